@@ -1,0 +1,229 @@
+"""The one error tree of both services: each class carries Azure's six-digit code, public name and default message.
+
+Not here: how an error looks on a wire; that is the table in ``muster.frontends.status``. ``HTTP status = code // 1000``, so
+there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.md 17, dps.md 6.9.
+
+::
+
+    ServiceError
+      BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError NoHubAvailableError
+      UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError TokenExpiredError
+      ForbiddenError 403            QuotaExceededError DeviceDisabledError
+      NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
+      NotAllowedError 405
+      ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
+      PreconditionFailedError 412
+      TooLargeError 413
+      UnsupportedMediaTypeError 415
+      ThrottledError 429
+      ServerError 500
+      UnavailableError 503
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """A refusal that a client is told about. ``message`` is safe for the wire; ``retry_after`` is in whole seconds.
+
+    ``tracking_id`` is set by whoever recorded a report of this refusal; a front end that finds none makes one.
+    """
+
+    code: ClassVar[int] = 500001
+    name: ClassVar[str] = "ServerError"
+    message: str = "An unexpected error occurred."
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: int | None = None, tracking_id: str | None = None
+    ) -> None:
+        super().__init__(message or self.message)
+        if message is not None:
+            self.message = message
+        self.retry_after = retry_after
+        self.tracking_id = tracking_id
+
+    @property
+    def status(self) -> int:
+        """The HTTP-like status, 400 to 504."""
+        return self.code // 1000
+
+
+class BadRequestError(ServiceError):
+    code = 400000
+    name = "GenericBadRequest"
+    message = "The request is not valid."
+
+
+class InvalidProtocolVersionError(BadRequestError):
+    code = 400001
+    name = "InvalidProtocolVersion"
+    message = "The api-version is missing or not a date such as 2021-04-12."
+
+
+class ArgumentInvalidError(BadRequestError):
+    code = 400004
+    name = "ArgumentInvalid"
+    message = "An argument is not valid."
+
+
+class ArgumentNullError(BadRequestError):
+    code = 400005
+    name = "ArgumentNull"
+    message = "A required value is missing."
+
+
+class FormatError(BadRequestError):
+    code = 400006
+    name = "IotHubFormatError"
+    message = "The body is not valid JSON for this operation."
+
+
+class NoHubAvailableError(BadRequestError):
+    """No linked hub can take the device; the number is ours, Azure's is not known (dps.md 5.2, 11)."""
+
+    code = 400210
+    name = "IotHubNotAvailable"
+    message = "No IoT hubs available."
+
+
+class UnauthorizedError(ServiceError):
+    """A wrong device key at DPS over MQTT (dps.md 11)."""
+
+    code = 401000
+    name = "Unauthorized"
+    message = "Unauthorized"
+
+
+class UnauthorizedAccessError(UnauthorizedError):
+    code = 401002
+    name = "IotHubUnauthorizedAccess"
+    message = "Unauthorized"
+
+
+class InvalidCertificateError(UnauthorizedError):
+    """DPS: the certificate is not the enrolled one, not in its dates, or not for this registration id (dps.md 4.5, 6.9)."""
+
+    code = 401002
+    name = "InvalidCertificate"
+    message = "Invalid certificate."
+
+
+class CaCertificateNotFoundError(UnauthorizedError):
+    """DPS: no enrollment matches the certificate chain (dps.md 4.1)."""
+
+    code = 401002
+    name = "CaCertificateNotFound"
+    message = "CA certificate not found."
+
+
+class TokenExpiredError(UnauthorizedError):
+    """Hub, device plane: an expired token or a certificate that is out of its dates (hub-device.md 2.5)."""
+
+    code = 401003
+    name = "IotHubUnauthorized"
+    message = "Unauthorized"
+
+
+class ForbiddenError(ServiceError):
+    code = 403000
+    name = "GenericForbidden"
+    message = "The operation is not permitted."
+
+
+class QuotaExceededError(ForbiddenError):
+    code = 403002
+    name = "IotHubQuotaExceeded"
+    message = "The quota is exceeded."
+
+
+class DeviceDisabledError(ForbiddenError):
+    code = 403012
+    name = "DeviceDisabled"
+    message = "The device is disabled."
+
+
+class NotFoundError(ServiceError):
+    code = 404000
+    name = "GenericNotFound"
+    message = "Not found."
+
+
+class DeviceNotFoundError(NotFoundError):
+    code = 404001
+    name = "DeviceNotFound"
+    message = "Device not found."
+
+
+class EnrollmentNotFoundError(NotFoundError):
+    code = 404201
+    name = "EnrollmentNotFound"
+    message = "Enrollment not found."
+
+
+class RegistrationNotFoundError(NotFoundError):
+    """dps.md 11 guesses 404202 for registration records and operations."""
+
+    code = 404202
+    name = "RegistrationNotFound"
+    message = "Registration not found."
+
+
+class NotAllowedError(ServiceError):
+    code = 405000
+    name = "MethodNotAllowed"
+    message = "The method is not allowed here."
+
+
+class ConflictError(ServiceError):
+    code = 409000
+    name = "GenericConflict"
+    message = "The operation conflicts with another one."
+
+
+class DeviceAlreadyExistsError(ConflictError):
+    code = 409001
+    name = "DeviceAlreadyExists"
+    message = "The device is already registered."
+
+
+class RegistrationConflictError(ConflictError):
+    code = 409203
+    name = "RegistrationConflict"
+    message = "Precondition failed."
+
+
+class PreconditionFailedError(ServiceError):
+    """An If-Match that does not match, or is missing where one is needed."""
+
+    code = 412001
+    name = "PreconditionFailed"
+    message = "Precondition failed. The ETag does not match."
+
+
+class TooLargeError(ServiceError):
+    code = 413001
+    name = "MessageTooLarge"
+    message = "The message is too large."
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    code = 415000
+    name = "UnsupportedMediaType"
+    message = "The content type must be application/json."
+
+
+class ThrottledError(ServiceError):
+    code = 429001
+    name = "ThrottlingException"
+    message = "The request has been throttled."
+
+
+class ServerError(ServiceError):
+    code = 500001
+    name = "ServerError"
+
+
+class UnavailableError(ServiceError):
+    code = 503001
+    name = "ServiceUnavailable"
+    message = "The service is not available."

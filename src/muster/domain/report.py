@@ -1,0 +1,54 @@
+"""Records that explain a verdict: named checks, and the report that keeps them under a tracking id.
+
+Not here: the checks themselves (``domain/attestation.py``, ``domain/device.py``) and the storing of reports (``hub/reports.py``).
+A report holds no key, pass phrase, token, payload, or expected signature: detail texts are written by our checks from public facts.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """What one check said. ``SKIPPED``: not evaluated, because an earlier check made it meaningless."""
+
+    PASSED = "passed"
+    WARNED = "warned"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+
+
+class Check(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One named check. ``id`` is stable and documented; ``detail`` says what was found, ``fix`` what to do about it."""
+
+    id: str
+    outcome: Outcome
+    detail: str
+    fix: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Why one attempt was refused, disabled or failed.
+
+    ``time`` is in microseconds UTC. ``service`` is ``dps`` or ``hub``, ``scope`` its id scope or hub name. ``operation`` is what
+    was attempted (``register``, ``connect``, ...), ``subject`` the registration or device id as sent, ``verdict`` one of
+    ``refused``, ``disabled``, ``failed``, ``warned``. ``answer`` is what the client was told, e.g. ``401002 Invalid certificate.``;
+    ``credential`` describes what was presented, without secrets; ``peer`` is the client's address and protocol.
+    """
+
+    tracking_id: str
+    time: int
+    service: str
+    scope: str
+    operation: str
+    subject: str
+    verdict: str
+    answer: str
+    credential: str
+    peer: str
+    checks: tuple[Check, ...]
+
+
+def refusals(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The checks that refuse, in their order; empty when the verdict is yes."""
+    return tuple(check for check in checks if check.outcome is Outcome.REFUSED)
