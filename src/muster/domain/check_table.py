@@ -1,0 +1,212 @@
+"""The one table of named checks: what each id means, whether it refuses or warns, and what Azure answers.
+
+Not here: the code that looks at certificates and tokens; that is ``domain/attestation.py`` and ``domain/sas.py``, which build
+their results with ``check``. ``docs/checks.md`` shows this table to users, and a test holds the two together.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from muster.domain.errors import (
+    ArgumentInvalidError,
+    CaCertificateNotFoundError,
+    DeviceDisabledError,
+    InvalidCertificateError,
+    ServiceError,
+    TokenExpiredError,
+    UnauthorizedAccessError,
+)
+from muster.domain.report import Check, Outcome, refusals
+
+
+class Severity(StrEnum):
+    """What a check does to the attempt when it does not pass."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
+class CheckRow(msgspec.Struct, frozen=True):
+    """One row of the table.
+
+    ``title`` says what holds when the check passes. ``error`` is what the client is told when it does not (a row that refuses
+    without one is told in another way, which ``answer`` spells out). ``evidence`` is where this behaviour is known from:
+    ``documented``, ``seen`` (on the wire of the real service), ``inferred``, or ``ours``.
+    """
+
+    id: str
+    title: str
+    severity: Severity
+    error: type[ServiceError] | None
+    evidence: str
+    special_answer: str = ""
+
+    @property
+    def answer(self) -> str:
+        """What Azure answers, e.g. ``401002 Invalid certificate.``"""
+        if self.error is None:
+            return self.special_answer
+        return f"{self.error.code} {self.error.message}"
+
+
+def _refuse(check_id: str, title: str, error: type[ServiceError], evidence: str) -> CheckRow:
+    return CheckRow(check_id, title, Severity.REFUSE, error, evidence)
+
+
+def _warn(check_id: str, title: str, evidence: str) -> CheckRow:
+    return CheckRow(check_id, title, Severity.WARN, None, evidence, "accepted")
+
+
+_ROWS = (
+    # Which enrollment applies (dps.md 4.1, 4.9, 10).
+    _refuse(
+        "id-scope.known",
+        "the id scope is one of this service",
+        UnauthorizedAccessError,
+        "inferred; a login that names nothing parseable is refused at CONNECT",
+    ),
+    _refuse(
+        "registration-id.rules",
+        "the registration id is legal",
+        ArgumentInvalidError,
+        "characters and length documented, number inferred",
+    ),
+    _refuse(
+        "enrollment.exists",
+        "an enrollment applies to the registration id",
+        CaCertificateNotFoundError,
+        "seen",
+    ),
+    CheckRow(
+        "enrollment.enabled",
+        "the enrollment is enabled",
+        Severity.REFUSE,
+        None,
+        "seen with symmetric keys, inferred for X.509",
+        "202, then 200 with status disabled",
+    ),
+    _refuse(
+        "enrollment.attestation",
+        "the device proves itself in the way its enrollment asks for",
+        UnauthorizedAccessError,
+        "documented: an individual enrollment alone decides, whatever the device used",
+    ),
+    # X.509 individual enrollment (dps.md 4.2, 4.4, 4.5).
+    _refuse(
+        "x509.certificate-presented",
+        "the device presented a client certificate",
+        InvalidCertificateError,
+        "seen",
+    ),
+    _refuse("x509.parses", "the certificate can be read", InvalidCertificateError, "ours"),
+    _refuse(
+        "x509.thumbprint",
+        "the certificate is the enrolled one, primary or secondary",
+        InvalidCertificateError,
+        "documented and seen",
+    ),
+    _refuse(
+        "x509.common-name",
+        "the common name is the registration id, ignoring case",
+        InvalidCertificateError,
+        "documented",
+    ),
+    _warn(
+        "x509.common-name-case",
+        "the common name spells the registration id in the same case",
+        "registration ids ignore case (documented), device ids at the hub do not",
+    ),
+    _refuse(
+        "x509.common-name-length",
+        "the common name has at most 64 characters",
+        InvalidCertificateError,
+        "documented limit, answer inferred",
+    ),
+    _refuse("x509.not-before", "the certificate is already valid", InvalidCertificateError, "inferred"),
+    _refuse("x509.not-after", "the certificate has not expired", InvalidCertificateError, "inferred"),
+    _warn(
+        "x509.extended-key-usage",
+        "the extended key usage has clientAuth",
+        "documented as needed; individual enrollments were not seen to check it",
+    ),
+    _warn(
+        "x509.basic-constraints",
+        "the certificate is an end-entity certificate, not a CA",
+        "documented as needed; individual enrollments were not seen to check it",
+    ),
+    _warn("x509.version", "the certificate is X.509 version 3", "accepted in the field"),
+    _warn("x509.key-strength", "key and signature are of today's strength", "not documented as checked"),
+    _warn("x509.chain-sent", "the device sent its own certificate first, and nothing else is needed", "ours"),
+    # The hub (hub-device.md 2.4, 2.5, 17).
+    _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
+    _refuse(
+        "device.enabled", "the device identity is enabled", DeviceDisabledError, "seen; older hubs 401002"
+    ),
+    _refuse(
+        "device.authentication",
+        "the device proves itself in the way its identity asks for",
+        UnauthorizedAccessError,
+        "inferred",
+    ),
+    _refuse(
+        "device.certificate-presented",
+        "the device presented a client certificate",
+        UnauthorizedAccessError,
+        "inferred",
+    ),
+    _refuse(
+        "device.thumbprint",
+        "the certificate has a configured thumbprint, SHA-1 or SHA-256, primary or secondary",
+        TokenExpiredError,
+        "documented under 401003",
+    ),
+    _refuse(
+        "device.certificate-dates",
+        "the certificate is in its dates",
+        TokenExpiredError,
+        "edge hub checks it; number inferred",
+    ),
+    # Shared access signatures, both services (hub-device.md 2.2, 2.5; dps.md 1.8, 6.8).
+    _refuse("sas.format", "the shared access signature can be read", UnauthorizedAccessError, "documented"),
+    _refuse("sas.audience", "the token is for this resource", UnauthorizedAccessError, "documented"),
+    _refuse(
+        "sas.expiry",
+        "the token has not expired",
+        TokenExpiredError,
+        "documented for devices; service APIs answer 401002",
+    ),
+    _refuse("sas.signature", "the token is signed with a configured key", UnauthorizedAccessError, "seen"),
+    _refuse("sas.policy", "the shared access policy exists", UnauthorizedAccessError, "inferred"),
+    _refuse("sas.right", "the shared access policy has the right", UnauthorizedAccessError, "seen"),
+)
+
+CHECKS: dict[str, CheckRow] = {row.id: row for row in _ROWS}
+"""Every check by its id, in the order of the documentation."""
+
+
+def check(check_id: str, /, *, passed: bool, detail: str, fix: str = "") -> Check:
+    """The result of one check of the table: passed, or refused or warned as its row says.
+
+    ``detail`` says what was found in what really arrived; ``fix`` what to do, kept only when the check did not pass. Neither may
+    hold a key, a pass phrase, a token or an expected signature. An id that is not in the table is a bug: KeyError.
+    """
+    row = CHECKS[check_id]
+    if passed:
+        return Check(check_id, Outcome.PASSED, detail)
+    outcome = Outcome.REFUSED if row.severity is Severity.REFUSE else Outcome.WARNED
+    return Check(check_id, outcome, detail, fix)
+
+
+def skipped(check_id: str, detail: str) -> Check:
+    """A check that an earlier refusal made meaningless; ``detail`` says which."""
+    return Check(CHECKS[check_id].id, Outcome.SKIPPED, detail)
+
+
+def verdict(checks: tuple[Check, ...]) -> type[ServiceError] | None:
+    """The error to raise: that of the first check that refuses with one; None when nothing does.
+
+    A refusal that is not told as an error (``enrollment.enabled``) is left to the caller.
+    """
+    errors = (CHECKS[refused.id].error for refused in refusals(checks))
+    return next((error for error in errors if error is not None), None)
