@@ -1,0 +1,259 @@
+"""The database port: one SQL text for SQLite and PostgreSQL, three verbs, and the errors a caller may see.
+
+Not here: the drivers (``sqlite.py``, ``postgres.py``), the schema (``migrations/``) and its runner
+(``migration.py``). SQL stands beside the operation that uses it (style-models.md 11.4 a).
+
+**SQL.** Parameters are ``:name``. Values are integers of 64 bits, text, bytes and NULL; columns are
+``BIGINT``, ``TEXT`` and ``{bytes}``; a boolean is 0 or 1, a time is microseconds since 1970 UTC, a document
+is JSON text. Text holds no NUL character and no lone surrogate. What differs between the databases is a
+closed list of tokens, written in braces outside of string literals:
+
+* ``{bytes}``: the binary column type;
+* ``{for_update}``: after a SELECT, lock the rows read until the transaction ends;
+* ``{skip_locked}``: the same, passing over rows that another transaction has locked.
+
+**Transactions.** ``transact(body)`` commits all that ``body`` wrote, or nothing. A body has no side effect
+but its statements, awaits nothing but its transaction, and may be run more than once. After a statement
+failed, the transaction is lost: a body may not catch the error and go on (it may raise another one instead).
+
+**Acknowledge.** When ``transact`` returns, the data is on disk. An error means: not stored, with one
+exception that says so (:class:`OutcomeUnknownError`).
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from muster.domain.errors import UnavailableError
+
+T = TypeVar("T")
+
+Value = int | str | bytes | None
+Row = tuple[Any, ...]
+
+
+class DatabaseError(Exception):
+    """Base of all that a database raises; errors of the driver's own library never reach a caller."""
+
+
+class ConstraintViolationError(DatabaseError):
+    """A foreign key, NOT NULL or CHECK refused the change."""
+
+
+class UniqueViolationError(ConstraintViolationError):
+    """The row exists: a primary key or a unique index refused a second one."""
+
+
+class StatementError(DatabaseError):
+    """The statement or a value is wrong: a bug of the caller, or a value that cannot be stored."""
+
+
+class SchemaError(DatabaseError):
+    """The schema of this database and the migrations of this code do not fit together."""
+
+
+class DatabaseUnavailableError(DatabaseError, UnavailableError):
+    """The database cannot serve now (connection lost, disk full); nothing was stored.
+
+    Clients are told 503 with the default message; ``str(error)`` has the detail, for the log.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__()
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class DatabaseBusyError(DatabaseUnavailableError):
+    """Too much is waiting, another process holds the lock, or the retries are used up; nothing was stored."""
+
+
+class DatabaseClosedError(DatabaseUnavailableError):
+    """``close()`` was called."""
+
+
+class OutcomeUnknownError(DatabaseUnavailableError):
+    """The connection was lost during COMMIT: the data may be stored or not. Never retried by a driver."""
+
+
+class Transaction(Protocol):
+    """What a body works with. Its rows are tuples in the order of the SELECT."""
+
+    async def execute(self, sql: str, **params: Value) -> int:
+        """Run one statement; returns the number of rows it inserted, updated or deleted."""
+        ...
+
+    async def fetch_one(self, sql: str, **params: Value) -> Row | None:
+        """Run one SELECT, or one statement with RETURNING; the first row, or None."""
+        ...
+
+    async def fetch_all(self, sql: str, **params: Value) -> list[Row]:
+        """Run one SELECT, or one statement with RETURNING; all rows."""
+        ...
+
+    async def insert_rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+        """Append many rows the fastest way this database has; values stand in the order of ``columns``."""
+        ...
+
+
+Body = Callable[[Transaction], Coroutine[Any, Any, T]]
+Done = Callable[[T | None, BaseException | None], None]
+
+
+class Submission(Generic[T]):
+    """A body on its way. ``skip()`` before it was started leaves it out; later it changes nothing."""
+
+    __slots__ = ("body", "done", "error", "result", "skipped")
+
+    def __init__(self, body: Body[T], done: Done[T]) -> None:
+        self.body = body
+        self.done = done
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.skipped = False
+
+    def skip(self) -> None:
+        self.skipped = True
+
+    def fail(self, error: BaseException) -> None:
+        self.result = None
+        self.error = error
+
+
+class Database(Protocol):
+    """An open database; all methods are called on the event loop that opened it.
+
+    The functions that open one are ``sqlite.open_sqlite`` and ``postgres.open_postgres``.
+    """
+
+    @property
+    def dialect(self) -> "Dialect":
+        """How SQL text is spelled here; the migration runner asks for it, nobody else should."""
+        ...
+
+    async def transact(self, body: Body[T]) -> T:
+        """Run ``body(transaction)`` and commit; returns what the body returned, or raises what it raised.
+
+        If the waiting task is cancelled, a transaction that was not started is left out; one that was
+        started goes on to its end.
+        """
+        ...
+
+    def submit(self, body: Body[T], done: Done[T]) -> Submission[T]:
+        """``transact`` without a future: ``done(result, error)`` is called on the event loop after the commit.
+
+        ``error`` is None on success. ``done`` is never called from within ``submit``. Errors:
+        DatabaseClosedError and DatabaseBusyError (the queue is full) are raised at once, and ``done`` is not
+        called then.
+        """
+        ...
+
+    async def fetch_one(self, sql: str, **params: Value) -> Row | None:
+        """The first row of a SELECT on committed data, or None; sees all that was acknowledged before."""
+        ...
+
+    async def fetch_all(self, sql: str, **params: Value) -> list[Row]:
+        """All rows of a SELECT on committed data; one SELECT is one consistent snapshot."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was submitted, then close; later calls raise DatabaseClosedError. Twice is fine."""
+        ...
+
+
+async def await_submission(submit: Callable[[Body[T], Done[T]], Submission[T]], body: Body[T]) -> T:
+    """``transact`` in terms of ``submit``, the same for every driver."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def done(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]  # without an error the result is a T
+        else:
+            future.set_exception(error)
+
+    submission = submit(body, done)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        submission.skip()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How SQL text is spelled for one database. ``numbered``: parameters are $1, $2, ... instead of :name."""
+
+    name: str
+    tokens: Mapping[str, str]
+    numbered: bool
+    migration_lock: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL text as the driver takes it, and the names of its parameters in the order of $1, $2, ..."""
+
+    text: str
+    names: tuple[str, ...]
+
+
+# String literals, quoted identifiers, comments and casts are matched first: nothing inside them is replaced.
+_LEXEMES = re.compile(
+    r"""
+      (?P<verbatim> '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | :: )
+    | :(?P<parameter> [A-Za-z_][A-Za-z0-9_]* )
+    | \{(?P<token> [^{}]* )\}
+    | (?P<end> ; )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def translate(dialect: Dialect, sql: str) -> Statement:
+    """SQL of this project in the words of ``dialect``. Drivers keep the result in a cache.
+
+    Errors: StatementError for a token that is not on the list of this module.
+    """
+    names: dict[str, int] = {}
+
+    def replace(match: re.Match[str]) -> str:
+        if (name := match["parameter"]) is not None:
+            number = names.setdefault(name, len(names) + 1)
+            return f"${number}" if dialect.numbered else match[0]
+        if (token := match["token"]) is not None:
+            if token not in dialect.tokens:
+                raise StatementError(
+                    f"unknown token {{{token}}}; there are {', '.join(sorted(dialect.tokens))}"
+                )
+            return dialect.tokens[token]
+        return match[0]
+
+    text = _LEXEMES.sub(replace, sql)
+    return Statement(text, tuple(names))
+
+
+def split_statements(script: str) -> list[str]:
+    """The statements of a script, without their semicolons; empty ones are left out."""
+    ends = [match.start() for match in _LEXEMES.finditer(script) if match["end"]]
+    starts = [0, *(end + 1 for end in ends)]
+    parts = [script[start:end].strip() for start, end in zip(starts, [*ends, len(script)], strict=True)]
+    return [part for part in parts if _has_words(part)]
+
+
+def _has_words(part: str) -> bool:
+    without_comments = _LEXEMES.sub(lambda match: "" if match[0].startswith(("--", "/*")) else match[0], part)
+    return bool(without_comments.strip())
+
+
+def parameter_error(statement: Statement, params: Iterable[str]) -> StatementError:
+    """What to raise when the parameters given are not those of the statement; names them."""
+    given = set(params)
+    missing = [name for name in statement.names if name not in given]
+    surplus = sorted(given.difference(statement.names))
+    return StatementError(f"parameters missing: {missing}, not in the statement: {surplus}: {statement.text}")
