@@ -144,7 +144,7 @@ class Database(Protocol):
         ...
 
     def submit(self, body: Body[T], done: Done[T]) -> Submission[T]:
-        """``transact`` without a future: ``done(result, error)`` is called on the event loop after the commit.
+        """``transact`` without a future: ``done(result, error)`` is called on the loop after the commit.
 
         ``error`` is None on success. ``done`` is never called from within ``submit``. Errors:
         DatabaseClosedError and DatabaseBusyError (the queue is full) are raised at once, and ``done`` is not
