@@ -1,9 +1,11 @@
 """The one table of named checks: what each id means, whether it refuses or warns, and what Azure answers.
 
-Not here: the code that looks at certificates and tokens; that is ``domain/attestation.py`` and ``domain/sas.py``, which build
-their results with ``check``. ``docs/checks.md`` shows this table to users, and a test holds the two together.
+Not here: the code that looks at certificates and tokens; that is ``domain/attestation.py`` and
+``domain/sas.py``, which build their results with ``check``. ``docs/checks.md`` shows this table to users, and
+a test holds the two together.
 """
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -13,11 +15,14 @@ from muster.domain.errors import (
     CaCertificateNotFoundError,
     DeviceDisabledError,
     InvalidCertificateError,
+    NoHubAvailableError,
     ServiceError,
     TokenExpiredError,
     UnauthorizedAccessError,
 )
 from muster.domain.report import Check, Outcome, refusals
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9\-._:,]{0,127}")
 
 
 class Severity(StrEnum):
@@ -30,9 +35,10 @@ class Severity(StrEnum):
 class CheckRow(msgspec.Struct, frozen=True):
     """One row of the table.
 
-    ``title`` says what holds when the check passes. ``error`` is what the client is told when it does not (a row that refuses
-    without one is told in another way, which ``answer`` spells out). ``evidence`` is where this behaviour is known from:
-    ``documented``, ``seen`` (on the wire of the real service), ``inferred``, or ``ours``.
+    ``title`` says what holds when the check passes. ``error`` is what the client is told when it does not (a
+    row that refuses without one is told in another way, which ``answer`` spells out). ``evidence`` is where
+    this behaviour is known from: ``documented``, ``seen`` (on the wire of the real service), ``inferred``, or
+    ``ours``.
     """
 
     id: str
@@ -138,6 +144,13 @@ _ROWS = (
     _warn("x509.version", "the certificate is X.509 version 3", "accepted in the field"),
     _warn("x509.key-strength", "key and signature are of today's strength", "not documented as checked"),
     _warn("x509.chain-sent", "the device sent its own certificate first, and nothing else is needed", "ours"),
+    # Where the device goes (dps.md 5).
+    _refuse(
+        "allocation.hub-available",
+        "a linked hub can take the device",
+        NoHubAvailableError,
+        "documented; told in the registration record, number inferred",
+    ),
     # The hub (hub-device.md 2.4, 2.5, 17).
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
     _refuse(
@@ -188,8 +201,9 @@ CHECKS: dict[str, CheckRow] = {row.id: row for row in _ROWS}
 def check(check_id: str, /, *, passed: bool, detail: str, fix: str = "") -> Check:
     """The result of one check of the table: passed, or refused or warned as its row says.
 
-    ``detail`` says what was found in what really arrived; ``fix`` what to do, kept only when the check did not pass. Neither may
-    hold a key, a pass phrase, a token or an expected signature. An id that is not in the table is a bug: KeyError.
+    ``detail`` says what was found in what really arrived; ``fix`` what to do, kept only when the check did
+    not pass. Neither may hold a key, a pass phrase, a token or an expected signature. An id that is not in
+    the table is a bug: KeyError.
     """
     row = CHECKS[check_id]
     if passed:
@@ -210,3 +224,19 @@ def verdict(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     """
     errors = (CHECKS[refused.id].error for refused in refusals(checks))
     return next((error for error in errors if error is not None), None)
+
+
+def quoted(text: str, limit: int = 128) -> str:
+    """Text that a device or a user controls, fit for a detail: in quotes, one line, printable, cut at
+    ``limit``.
+    """
+    kept = text if len(text) <= limit else text[:limit] + "..."
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+    return f'"{shown}"'
+
+
+def shell_word(identifier: str, placeholder: str) -> str:
+    """An id for a command in a fix; the placeholder when it is too long or is more than a plain word to a
+    shell.
+    """
+    return identifier if _PLAIN_WORD.fullmatch(identifier) else placeholder

@@ -1,0 +1,378 @@
+"""Does the certificate that a device presented satisfy its enrollment, or its device identity? Told as named
+checks.
+
+Every check says what was found in the bytes that arrived, and how to put it right; which of them refuse is
+decided by the table in ``domain/check_table.py``. Not here: chains of certificates (``pki/verify.py``) and
+tokens.
+"""
+
+import msgspec
+
+from muster.domain.check_table import check, quoted, shell_word, skipped
+from muster.domain.registration_id import registration_id_key, registration_id_problem
+from muster.domain.report import Check
+from muster.pki import object_identifiers
+from muster.pki.certificate import (
+    Certificate,
+    CertificateFormatError,
+    parse_certificate,
+    sha1_thumbprint,
+    sha256_thumbprint,
+    utc_text,
+)
+
+COMMON_NAME_LENGTH = 64
+"""DPS documents it, and no tool makes a longer one (dps.md 4.2, RFC 5280 appendix A.1)."""
+
+_SECOND = 1_000_000
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+_WEAK_HASHES = ("MD2", "MD5", "SHA-1")
+_SMALLEST_SIZES = {object_identifiers.RSA: 2048, object_identifiers.EC: 256}
+_CLIENT_USAGES = frozenset((object_identifiers.CLIENT_AUTH, object_identifiers.ANY_EXTENDED_KEY_USAGE))
+_VERSION_3 = 3
+_NEEDING_A_CERTIFICATE = ("x509.thumbprint", "x509.common-name", "x509.not-before", "x509.not-after")
+_BY_OPENSSL = "openssl req -x509 ... -extensions usr_cert -addext extendedKeyUsage=clientAuth"
+
+
+class EnrolledCertificate(msgspec.Struct, frozen=True):
+    """What an enrollment keeps to recognise a certificate: its thumbprints, upper hex."""
+
+    sha1_thumbprint: str
+    sha256_thumbprint: str
+
+
+class EnrolledCertificates(msgspec.Struct, frozen=True):
+    """The client certificates of an individual enrollment; a slot may be empty (dps.md 4.4)."""
+
+    primary: EnrolledCertificate | None = None
+    secondary: EnrolledCertificate | None = None
+
+
+def enrolled_certificate(certificate: bytes) -> EnrolledCertificate:
+    """The thumbprints of a DER certificate."""
+    return EnrolledCertificate(sha1_thumbprint(certificate), sha256_thumbprint(certificate))
+
+
+def check_registration_id(registration_id: str) -> Check:
+    """``registration-id.rules`` (dps.md 4.2)."""
+    problem = registration_id_problem(registration_id)
+    return check(
+        "registration-id.rules",
+        passed=problem is None,
+        detail=f"registration id {quoted(registration_id)}" + (f": {problem}" if problem else ""),
+        fix="give the device another registration id (DPS_REGISTRATIONID), and enroll it under that",
+    )
+
+
+def attest_x509_individual(
+    chain: tuple[bytes, ...], enrolled: EnrolledCertificates, registration_id: str, now: int
+) -> tuple[Check, ...]:
+    """The checks of an X.509 individual enrollment (dps.md 4.2, 4.4).
+
+    ``chain`` is the DER that the device sent, its own certificate first; empty when it sent none. ``now`` is in
+    microseconds UTC. The first certificate has to be the primary or the secondary one; no issuer is asked for.
+    """
+    rules = check_registration_id(registration_id)
+    name = shell_word(registration_id, "NAME")
+    if not chain:
+        refused = _no_certificate("x509.certificate-presented", name)
+        return (rules, refused, *_skipped(*_NEEDING_A_CERTIFICATE))
+    presented = check("x509.certificate-presented", passed=True, detail=f"{_counted(len(chain))} presented")
+    thumbprint = _check_thumbprint(chain, enrolled, name)
+    try:
+        certificate = parse_certificate(chain[0])
+    except CertificateFormatError as error:
+        return (rules, presented, _unreadable("x509.parses", error, name), thumbprint)
+    starts, starts_detail, starts_fix = _starts(certificate, now, name)
+    ends, ends_detail, ends_fix = _ends(certificate, now, name)
+    return (
+        rules,
+        presented,
+        check("x509.parses", passed=True, detail=_summary(certificate)),
+        thumbprint,
+        *_check_common_name(certificate, registration_id),
+        check("x509.not-before", passed=starts, detail=starts_detail, fix=starts_fix),
+        check("x509.not-after", passed=ends, detail=ends_detail, fix=ends_fix),
+        _check_extended_key_usage(certificate, name),
+        _check_basic_constraints(certificate, name),
+        _check_version(certificate, name),
+        _check_key_strength(certificate, name),
+        _check_chain_sent(chain, certificate, enrolled, registration_id),
+    )
+
+
+def attest_device_thumbprint(
+    chain: tuple[bytes, ...], primary: str | None, secondary: str | None, device_id: str, now: int
+) -> tuple[Check, ...]:
+    """The checks of a hub device with authentication type ``selfSigned`` (hub-device.md 2.4, interop-facts 29).
+
+    Thumbprints are SHA-1 or SHA-256, in either slot, in any case; ``chain`` and ``now`` as for an enrollment.
+    The common name does not count here.
+    """
+    name = shell_word(device_id, "NAME")
+    if not chain:
+        refused = _no_certificate("device.certificate-presented", name)
+        return (refused, *_skipped("device.thumbprint", "device.certificate-dates"))
+    presented = check("device.certificate-presented", passed=True, detail=f"{_counted(len(chain))} presented")
+    thumbprint = _check_device_thumbprint(chain[0], primary, secondary)
+    try:
+        certificate = parse_certificate(chain[0])
+    except CertificateFormatError as error:
+        return (presented, thumbprint, _unreadable("device.certificate-dates", error, name))
+    passed, detail, fix = _starts(certificate, now, name)
+    if passed:
+        passed, detail, fix = _ends(certificate, now, name)
+    return (presented, thumbprint, check("device.certificate-dates", passed=passed, detail=detail, fix=fix))
+
+
+def _skipped(*check_ids: str) -> tuple[Check, ...]:
+    return tuple(skipped(check_id, "no certificate was presented") for check_id in check_ids)
+
+
+def _no_certificate(check_id: str, name: str) -> Check:
+    return check(
+        check_id,
+        passed=False,
+        detail="the client sent no certificate in the TLS handshake",
+        fix="give the client a certificate and its key (X509_CERT_FILE, X509_KEY_FILE, X509_PASS_PHRASE); "
+        f"to make one: muster cert device {name}",
+    )
+
+
+def _unreadable(check_id: str, error: CertificateFormatError, name: str) -> Check:
+    detail = f"the presented certificate cannot be read: {error}"
+    return check(check_id, passed=False, detail=detail, fix=_new_certificate(name))
+
+
+def _new_certificate(name: str) -> str:
+    return (
+        f"make a new certificate: muster cert device {name} --force; "
+        f"enroll it: muster enrollment update {name} --certificate {name}.pem"
+    )
+
+
+def _check_thumbprint(chain: tuple[bytes, ...], enrolled: EnrolledCertificates, name: str) -> Check:
+    presented = enrolled_certificate(chain[0])
+    for slot, one in (("primary", enrolled.primary), ("secondary", enrolled.secondary)):
+        if one == presented:
+            detail = f"it is the enrolled {slot} certificate: {_thumbprints(presented)}"
+            return check("x509.thumbprint", passed=True, detail=detail)
+    position = _enrolled_position(chain, enrolled)
+    detail = (
+        f"presented {_thumbprints(presented)}; enrolled as primary {_thumbprints(enrolled.primary)}, "
+        f"as secondary {_thumbprints(enrolled.secondary)}"
+    )
+    if position is not None:
+        detail += (
+            f"; the enrolled certificate is in the chain but is not the leaf: {position} of {len(chain)}"
+        )
+    return check("x509.thumbprint", passed=False, detail=detail, fix=_thumbprint_fix(chain, position, name))
+
+
+def _enrolled_position(chain: tuple[bytes, ...], enrolled: EnrolledCertificates) -> int | None:
+    """Where behind the leaf the enrolled certificate stands in the chain, counted from 1."""
+    wanted = {one for one in (enrolled.primary, enrolled.secondary) if one is not None}
+    place = next((at for at, one in enumerate(chain, 1) if enrolled_certificate(one) in wanted), 1)
+    return place if place > 1 else None
+
+
+def _thumbprint_fix(chain: tuple[bytes, ...], position: int | None, name: str) -> str:
+    if position is None:
+        return (
+            f"enroll the presented certificate: muster enrollment update {name} --certificate FILE; "
+            "or give the device the enrolled certificate and its key. To compare: muster cert inspect FILE"
+        )
+    certificate = _parsed(chain[position - 1])
+    if certificate is not None and certificate.is_ca:
+        return (
+            "an individual enrollment holds the device's own certificate, not that of its CA: "
+            f"muster enrollment update {name} --certificate FILE, where FILE begins with the device's own; "
+            "to enroll by a CA use an enrollment group"
+        )
+    return "put the device's own certificate first into the file it sends: cat DEVICE.pem CA.pem > CHAIN.pem"
+
+
+def _check_common_name(certificate: Certificate, registration_id: str) -> tuple[Check, ...]:
+    name = certificate.common_name
+    fits = _is_named(certificate, registration_id)
+    found = "no common name" if name is None else f"common name {quoted(name)}"
+    detail = f"{found}, registration id {quoted(registration_id)}"
+    length = len(name or "")
+    equal = check("x509.common-name", passed=fits, detail=detail, fix=_common_name_fix(name, registration_id))
+    alike = check(
+        "x509.common-name-case",
+        passed=name == registration_id,
+        detail=detail,
+        fix="spell both alike: the hub tells device ids apart by case",
+    )
+    short = check(
+        "x509.common-name-length",
+        passed=length <= COMMON_NAME_LENGTH,
+        detail=f"the common name has {length} characters, of at most {COMMON_NAME_LENGTH}",
+        fix=f"choose a registration id of at most {COMMON_NAME_LENGTH} characters",
+    )
+    return (equal, alike, short) if fits else (equal, short)
+
+
+def _common_name_fix(name: str | None, registration_id: str) -> str:
+    if len(registration_id) > COMMON_NAME_LENGTH:
+        return (
+            f"choose a registration id of at most {COMMON_NAME_LENGTH} characters: no common name is longer"
+        )
+    word = shell_word(registration_id, "REGISTRATION-ID")
+    fix = f"make a certificate for this registration id, and enroll it: muster cert device {word}"
+    if name is not None and registration_id_problem(name) is None:
+        fix += f"; or let the device register as {quoted(name)} (DPS_REGISTRATIONID), if that is enrolled"
+    return fix
+
+
+def _starts(certificate: Certificate, now: int, name: str) -> tuple[bool, str, str]:
+    """Whether the certificate is already valid: passed, detail, fix."""
+    start = certificate.not_before
+    if start is None:
+        return False, "the date from which it is valid cannot be read", _new_certificate(name)
+    if start <= now:
+        return True, f"valid since {utc_text(start)}", ""
+    detail = (
+        f"valid from {utc_text(start)}, in {_span(start - now)}; this server's clock says {utc_text(now)}"
+    )
+    fix = (
+        "was the clock of the machine that made it ahead (date -u)? Then set that clock, and make the "
+        f"certificate again: muster cert device {name} --force; otherwise wait, or set this server's clock"
+    )
+    return False, detail, fix
+
+
+def _ends(certificate: Certificate, now: int, name: str) -> tuple[bool, str, str]:
+    """Whether the certificate is still valid: passed, detail, fix."""
+    end = certificate.not_after
+    if end is None:
+        return False, "the date until which it is valid cannot be read", _new_certificate(name)
+    if now <= end:
+        return True, f"valid until {utc_text(end)}, {_span(end - now)} left", ""
+    detail = f"expired on {utc_text(end)}, {_span(now - end)} ago; this server's clock says {utc_text(now)}"
+    return False, detail, f"{_new_certificate(name)} (device identity and twin stay as they are)"
+
+
+def _check_extended_key_usage(certificate: Certificate, name: str) -> Check:
+    usages = certificate.extended_key_usage
+    shown = "no extended key usage" if usages is None else f"extended key usage {quoted(', '.join(usages))}"
+    return check(
+        "x509.extended-key-usage",
+        passed=usages is not None and not _CLIENT_USAGES.isdisjoint(usages),
+        detail=shown,
+        fix=f"make it with clientAuth: {_BY_OPENSSL}; or: muster cert device {name}",
+    )
+
+
+def _check_basic_constraints(certificate: Certificate, name: str) -> Check:
+    details = {True: "CA:TRUE, a CA certificate", False: "CA:FALSE", None: "no basic constraints, so no CA"}
+    return check(
+        "x509.basic-constraints",
+        passed=certificate.is_ca is not True,
+        detail=details[certificate.is_ca],
+        fix=f"make an end-entity certificate: {_BY_OPENSSL} (without -extensions it becomes a CA); "
+        f"or: muster cert device {name}",
+    )
+
+
+def _check_version(certificate: Certificate, name: str) -> Check:
+    return check(
+        "x509.version",
+        passed=certificate.version == _VERSION_3,
+        detail=f"X.509 version {certificate.version}",
+        fix="openssl x509 -req makes version 1 when it is given no extensions: add -extfile FILE with "
+        f"extendedKeyUsage=clientAuth; or: muster cert device {name}",
+    )
+
+
+def _check_key_strength(certificate: Certificate, name: str) -> Check:
+    algorithm, size = certificate.key_algorithm, certificate.key_size
+    key = " ".join(filter(None, (algorithm, certificate.curve, f"{size} bits" if size else None)))
+    weak = size is not None and size < _SMALLEST_SIZES.get(algorithm or "", 0)
+    return check(
+        "x509.key-strength",
+        passed=not weak and certificate.signature_hash not in _WEAK_HASHES,
+        detail=f"{key or 'unreadable key'}, signed with {certificate.signature_hash or 'unknown hash'}",
+        fix=f"take RSA with 2048 bits or more, or P-256, and a SHA-256 signature: muster cert device {name}",
+    )
+
+
+def _check_chain_sent(
+    chain: tuple[bytes, ...], certificate: Certificate, enrolled: EnrolledCertificates, registration_id: str
+) -> Check:
+    """Information, and a warning when the device's own certificate seems to stand elsewhere than first."""
+    wrong = _enrolled_position(chain, enrolled)
+    if wrong is None and not _is_named(certificate, registration_id):
+        named = (at for at, one in enumerate(chain, 1) if _is_named(_parsed(one), registration_id))
+        wrong = next(named, None)
+    detail = f"{_counted(len(chain))}, the first is {quoted(certificate.subject)}"
+    if wrong is not None:
+        detail += f"; the one that was expected first is number {wrong}, {_subject(chain[wrong - 1])}"
+    return check(
+        "x509.chain-sent",
+        passed=wrong is None,
+        detail=detail,
+        fix="put the device's own certificate first into the file it sends; this enrollment needs no other",
+    )
+
+
+def _check_device_thumbprint(leaf: bytes, primary: str | None, secondary: str | None) -> Check:
+    presented = enrolled_certificate(leaf)
+    for slot, thumbprint in (("primary", primary), ("secondary", secondary)):
+        if (thumbprint or "").upper() in (presented.sha1_thumbprint, presented.sha256_thumbprint):
+            detail = f"{_subject(leaf)} has the {slot} thumbprint: {_thumbprints(presented)}"
+            return check("device.thumbprint", passed=True, detail=detail)
+    return check(
+        "device.thumbprint",
+        passed=False,
+        detail=f"presented {_subject(leaf)}, {_thumbprints(presented)}; "
+        f"configured as primary {primary or 'none'}, as secondary {secondary or 'none'}",
+        fix="connect with the certificate the device was provisioned with; after a new one was enrolled, "
+        "register again, so that the hub learns it",
+    )
+
+
+def _is_named(certificate: Certificate | None, registration_id: str) -> bool:
+    if certificate is None or certificate.common_name is None:
+        return False
+    return registration_id_key(certificate.common_name) == registration_id_key(registration_id)
+
+
+def _parsed(certificate: bytes) -> Certificate | None:
+    try:
+        return parse_certificate(certificate)
+    except CertificateFormatError:
+        return None
+
+
+def _subject(certificate: bytes) -> str:
+    parsed = _parsed(certificate)
+    return "a certificate that cannot be read" if parsed is None else quoted(parsed.subject)
+
+
+def _thumbprints(certificate: EnrolledCertificate | None) -> str:
+    if certificate is None:
+        return "none"
+    return f"SHA-1 {certificate.sha1_thumbprint} SHA-256 {certificate.sha256_thumbprint}"
+
+
+def _summary(certificate: Certificate) -> str:
+    issuer = "itself" if certificate.self_issued else quoted(certificate.issuer)
+    return (
+        f"subject {quoted(certificate.subject)}, issued by {issuer}, serial {certificate.serial_number[:64]}"
+    )
+
+
+def _counted(certificates: int) -> str:
+    return "1 certificate" if certificates == 1 else f"{certificates} certificates"
+
+
+def _span(microseconds: int) -> str:
+    """``3 days``, ``1 hour``: whole units of the largest that fits, for people."""
+    seconds = microseconds // _SECOND
+    for length, unit in _UNITS:
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+    return f"{seconds} s"

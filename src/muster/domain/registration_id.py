@@ -1,0 +1,29 @@
+"""Registration ids: which are legal, and when two are the same (dps.md 4.2).
+
+The documents disagree on the characters at the ends and on the comma: what any of them allows is legal here.
+"""
+
+import re
+
+MAXIMUM_LENGTH = 128
+
+_ILLEGAL = re.compile(r"[^A-Za-z0-9\-._:,]")
+
+
+def registration_id_problem(registration_id: str) -> str | None:
+    """What is wrong with it, as the end of a sentence: ``it has ...``; None when it is legal."""
+    if not registration_id:
+        return "it is empty"
+    if len(registration_id) > MAXIMUM_LENGTH:
+        return f"it has {len(registration_id)} characters; {MAXIMUM_LENGTH} are allowed"
+    illegal = _ILLEGAL.search(registration_id)
+    if illegal is not None:
+        return f"it has the character {illegal[0]!a}; letters, digits and - . _ : , are allowed"
+    return None
+
+
+def registration_id_key(registration_id: str) -> str:
+    """The form in which legal ids are compared and looked up: they ignore case, and are shown as they were
+    written.
+    """
+    return registration_id.lower()
