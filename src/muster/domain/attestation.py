@@ -69,8 +69,9 @@ def attest_x509_individual(
 ) -> tuple[Check, ...]:
     """The checks of an X.509 individual enrollment (dps.md 4.2, 4.4).
 
-    ``chain`` is the DER that the device sent, its own certificate first; empty when it sent none. ``now`` is in
-    microseconds UTC. The first certificate has to be the primary or the secondary one; no issuer is asked for.
+    ``chain`` is the DER that the device sent, its own certificate first; empty when it sent none. ``now`` is
+    in microseconds UTC. The first certificate has to be the primary or the secondary one; no issuer is asked
+    for.
     """
     rules = check_registration_id(registration_id)
     name = shell_word(registration_id, "NAME")
@@ -104,7 +105,8 @@ def attest_x509_individual(
 def attest_device_thumbprint(
     chain: tuple[bytes, ...], primary: str | None, secondary: str | None, device_id: str, now: int
 ) -> tuple[Check, ...]:
-    """The checks of a hub device with authentication type ``selfSigned`` (hub-device.md 2.4, interop-facts 29).
+    """The checks of a hub device with authentication type ``selfSigned`` (hub-device.md 2.4, interop-facts
+    29).
 
     Thumbprints are SHA-1 or SHA-256, in either slot, in any case; ``chain`` and ``now`` as for an enrollment.
     The common name does not count here.
@@ -233,12 +235,10 @@ def _starts(certificate: Certificate, now: int, name: str) -> tuple[bool, str, s
         return False, "the date from which it is valid cannot be read", _new_certificate(name)
     if start <= now:
         return True, f"valid since {utc_text(start)}", ""
-    detail = (
-        f"valid from {utc_text(start)}, in {_span(start - now)}; this server's clock says {utc_text(now)}"
-    )
+    detail = f"valid from {utc_text(start)}, in {_span(start - now)}; the clock here says {utc_text(now)}"
     fix = (
         "was the clock of the machine that made it ahead (date -u)? Then set that clock, and make the "
-        f"certificate again: muster cert device {name} --force; otherwise wait, or set this server's clock"
+        f"certificate again: muster cert device {name} --force; otherwise wait, or set the clock here"
     )
     return False, detail, fix
 
@@ -250,7 +250,7 @@ def _ends(certificate: Certificate, now: int, name: str) -> tuple[bool, str, str
         return False, "the date until which it is valid cannot be read", _new_certificate(name)
     if now <= end:
         return True, f"valid until {utc_text(end)}, {_span(end - now)} left", ""
-    detail = f"expired on {utc_text(end)}, {_span(now - end)} ago; this server's clock says {utc_text(now)}"
+    detail = f"expired on {utc_text(end)}, {_span(now - end)} ago; the clock here says {utc_text(now)}"
     return False, detail, f"{_new_certificate(name)} (device identity and twin stay as they are)"
 
 
@@ -288,7 +288,7 @@ def _check_version(certificate: Certificate, name: str) -> Check:
 
 def _check_key_strength(certificate: Certificate, name: str) -> Check:
     algorithm, size = certificate.key_algorithm, certificate.key_size
-    key = " ".join(filter(None, (algorithm, certificate.curve, f"{size} bits" if size else None)))
+    key = " ".join(filter(None, (algorithm, certificate.curve or (f"{size} bits" if size else None))))
     weak = size is not None and size < _SMALLEST_SIZES.get(algorithm or "", 0)
     return check(
         "x509.key-strength",

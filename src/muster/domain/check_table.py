@@ -231,8 +231,9 @@ def quoted(text: str, limit: int = 128) -> str:
     ``limit``.
     """
     kept = text if len(text) <= limit else text[:limit] + "..."
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
-    return f'"{shown}"'
+    if not kept.isprintable():
+        kept = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+    return f'"{kept}"'
 
 
 def shell_word(identifier: str, placeholder: str) -> str:

@@ -36,6 +36,7 @@ COMMON_NAME_LENGTH = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BACKDATED = timedelta(days=1)
 """How long before now a certificate becomes valid: the clocks of the machines that meet it differ."""
+_LONGEST_PASS_PHRASE = 1023  # what OpenSSL takes
 _EVERY_ADDRESS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 KEY_KINDS = ("rsa-4096", "ec-p256")
 """The kinds of key that a device certificate can have."""
@@ -147,8 +148,8 @@ def create_device_certificate(
         raise AuthorityError(
             f"a common name has 1 to {COMMON_NAME_LENGTH} characters, not {len(common_name)}"
         )
-    if pass_phrase == "":
-        raise AuthorityError("the pass phrase is empty")
+    if pass_phrase is not None and not 0 < len(pass_phrase.encode()) <= _LONGEST_PASS_PHRASE:
+        raise AuthorityError(f"a pass phrase has 1 to {_LONGEST_PASS_PHRASE} bytes")
     key = _make_key(key_kind)
     subject = _name(common_name)
     builder = (

@@ -1,0 +1,311 @@
+"""``muster cert``: make a self-signed certificate for a device, and tell whether DPS would take one.
+
+Works without a server. Not here: how certificates are made (``pki/authority.py``) and judged
+(``domain/attestation.py``).
+"""
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muster.cli.failure import CommandError
+from muster.cli.output import Format, print_json, printable, record_text, short_time
+
+if TYPE_CHECKING:
+    from muster.domain.report import Check
+    from muster.pki.authority import Credential
+    from muster.pki.certificate import Certificate
+
+app = typer.Typer(help="Make and inspect device certificates.", no_args_is_help=True, rich_markup_mode=None)
+
+_DAY = 86_400_000_000
+_COMMON_NAME_LENGTH = 64
+_ABOUT_THE_ENROLLMENT = ("x509.certificate-presented", "x509.thumbprint")
+"""Checks that a certificate alone cannot fail."""
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
+
+
+class KeyKind(StrEnum):
+    """The choices of ``--key``."""
+
+    RSA_4096 = "rsa-4096"
+    EC_P256 = "ec-p256"
+
+
+@app.command()
+def device(
+    name: Annotated[
+        str, typer.Argument(help="Registration id; becomes the common name.", show_default=False)
+    ],
+    *,
+    key: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.RSA_4096,
+    days: Annotated[int, typer.Option(help="How many days it is valid.", min=1)] = 365,
+    pass_phrase: Annotated[
+        str | None,
+        typer.Option(
+            help="Encrypt the key with this; other users of this machine can see it.", show_default=False
+        ),
+    ] = None,
+    pass_phrase_file: Annotated[
+        Path | None,
+        typer.Option(help="Encrypt the key with the first line of this file.", show_default=False),
+    ] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Encrypt the key, and ask for the pass phrase.")] = False,
+    directory: Annotated[Path, typer.Option(help="Where to write NAME.pem and NAME.key.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist already.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a self-signed client certificate: NAME.pem to enroll, NAME.key to stay on the device."""
+    _require_name(name)
+    certificate_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
+    if not force:
+        _require_absent(certificate_file, key_file)
+    secret = _choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
+    from muster.pki.authority import AuthorityError, create_device_certificate
+    from muster.pki.certificate import parse_certificate, read_certificates
+
+    try:
+        made = create_device_certificate(name, _now(), key_kind=key, days=days, pass_phrase=secret)
+    except AuthorityError as error:
+        raise CommandError(f"cannot make the certificate: {error}") from error
+    _write_both(made, certificate_file, key_file, force=force)
+    facts = parse_certificate(read_certificates(made.certificate_pem)[0])
+    following = f"muster enrollment create --certificate {shlex.quote(str(certificate_file))}"
+    if output is Format.JSON:
+        files = {
+            "certificate": str(certificate_file),
+            "key": str(key_file),
+            "keyEncrypted": secret is not None,
+        }
+        print_json({**files, **_document(facts), "next": following})
+        return
+    protection = "encrypted" if secret is not None else "not encrypted"
+    rows = [("Certificate", certificate_file), ("Key", f"{key_file} ({protection}, stays on the device)")]
+    print(record_text([*rows, *_rows(facts)]))
+    print(f"\nNext: {following}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Certificate as PEM, DER or base64.", show_default=False)],
+    *,
+    registration_id: Annotated[
+        str | None,
+        typer.Option(help="Registration id to judge it for; else its common name.", show_default=False),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what is in a certificate, and whether DPS would accept it. Exit code 0 only if it would."""
+    from muster.domain.attestation import EnrolledCertificates, attest_x509_individual, enrolled_certificate
+    from muster.domain.check_table import verdict
+    from muster.pki.certificate import parse_certificate
+
+    chain = _read(file)
+    certificates = [parse_certificate(one) for one in chain]
+    wanted = registration_id if registration_id is not None else certificates[0].common_name or ""
+    enrolled = EnrolledCertificates(primary=enrolled_certificate(chain[0]))
+    checks = attest_x509_individual(tuple(chain), enrolled, wanted, _now())
+    error = verdict(checks)
+    answer = f"{error.code} {error.message}" if error else ""
+    checks = tuple(check for check in checks if check.id not in _ABOUT_THE_ENROLLMENT)
+    if output is Format.JSON:
+        _print_inspection_json(file, certificates, wanted, answer, checks)
+    else:
+        _print_inspection(file, certificates, wanted, answer, checks)
+    if error is not None:
+        raise typer.Exit(1)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _require_name(name: str) -> None:
+    from muster.domain.registration_id import registration_id_problem
+
+    problem = registration_id_problem(name)
+    if problem is not None:
+        raise CommandError(f"{printable(name)!r} cannot be a registration id: {problem}")
+    if len(name) > _COMMON_NAME_LENGTH:
+        raise CommandError(
+            f"the name has {len(name)} characters; a common name has at most {_COMMON_NAME_LENGTH}",
+            "DPS compares the common name with the registration id: choose a shorter one",
+        )
+
+
+def _require_absent(*files: Path) -> None:
+    present = [str(file) for file in files if os.path.lexists(file)]
+    if present:
+        verb = "exist" if len(present) > 1 else "exists"
+        raise CommandError(
+            f"{' and '.join(present)} {verb} already", "replace with --force, or choose another --directory"
+        )
+
+
+def _choose_pass_phrase(text: str | None, file: Path | None, *, ask: bool) -> str | None:
+    """The pass phrase that the options ask for; None for a key that is not encrypted."""
+    if (text is not None) + (file is not None) + ask > 1:
+        raise typer.BadParameter("give only one of --pass-phrase, --pass-phrase-file and --ask")
+    if ask:
+        text = typer.prompt("Pass phrase", hide_input=True, confirmation_prompt=True)
+    if file is not None:
+        text = _first_line(file)
+    if text == "":
+        raise CommandError("the pass phrase is empty", "leave the option out for a key that is not encrypted")
+    return text
+
+
+def _first_line(file: Path) -> str:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"cannot read {file}: it is not UTF-8 text") from error
+    return lines[0] if lines else ""
+
+
+def _write_both(made: "Credential", certificate_file: Path, key_file: Path, *, force: bool) -> None:
+    """Write both files or none. With ``force`` what was there stays until both new ones are complete."""
+    created: list[Path] = []
+    try:
+        key_file.parent.mkdir(parents=True, exist_ok=True)
+        for file, content, mode in (
+            (key_file, made.key_pem, 0o600),
+            (certificate_file, made.certificate_pem, 0o644),
+        ):
+            target = _beside(file) if force else file
+            _create(target, content, mode, replace=force)
+            created.append(target)
+        for file in (key_file, certificate_file) if force else ():
+            _beside(file).replace(file)
+    except OSError as error:
+        for target in created:
+            target.unlink(missing_ok=True)
+        raise CommandError(f"cannot write {error.filename or key_file.parent}: {error.strerror}") from error
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
+
+
+def _create(file: Path, content: bytes, mode: int, *, replace: bool) -> None:
+    """Make a file that has its mode from its first moment, and that nobody else has made."""
+    if replace:
+        file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _read(file: Path) -> list[bytes]:
+    from muster.pki.certificate import CertificateFormatError, read_certificates
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from error
+    try:
+        return read_certificates(content)
+    except CertificateFormatError as error:
+        raise CommandError(
+            f"{file}: {error}", "give the file with the certificate, as PEM, DER or base64; not the key"
+        ) from error
+
+
+def _rows(facts: "Certificate") -> list[tuple[str, object]]:
+    from muster.pki.certificate import is_self_signed
+
+    end = facts.not_after
+    left = "" if end is None else f" ({(end - _now()) // _DAY} days left)"
+    info = _document(facts)
+    key = " ".join(str(part) for part in (facts.key_algorithm, facts.curve or facts.key_size) if part)
+    return [
+        ("Subject", facts.subject),
+        ("Issuer", f"{facts.issuer}{' (self-signed)' if is_self_signed(facts) else ''}"),
+        ("Serial number", facts.serial_number),
+        ("Version", facts.version),
+        ("Valid from", short_time(info["notBeforeUtc"])),
+        ("Valid until", short_time(info["notAfterUtc"]) + left),
+        ("Key", f"{key or 'unknown'}, signed with {facts.signature_hash or 'an unknown hash'}"),
+        ("Basic constraints", {True: "CA:TRUE", False: "CA:FALSE", None: "none"}[facts.is_ca]),
+        ("Key usage", "none" if facts.key_usage is None else ", ".join(facts.key_usage)),
+        (
+            "Extended key usage",
+            "none" if facts.extended_key_usage is None else ", ".join(facts.extended_key_usage),
+        ),
+        ("SHA-1", facts.sha1_thumbprint),
+        ("SHA-256", facts.sha256_thumbprint),
+    ]
+
+
+def _document(facts: "Certificate") -> dict[str, Any]:
+    """The facts for programs; the names of Azure where it has them."""
+    import msgspec
+
+    from muster.pki.certificate import certificate_info, is_self_signed
+
+    return {
+        **msgspec.to_builtins(certificate_info(facts)),
+        "commonName": facts.common_name,
+        "selfSigned": is_self_signed(facts),
+        "keyAlgorithm": facts.key_algorithm,
+        "keySize": facts.key_size,
+        "curve": facts.curve,
+        "signatureHash": facts.signature_hash,
+        "isCa": facts.is_ca,
+        "keyUsage": facts.key_usage,
+        "extendedKeyUsage": facts.extended_key_usage,
+    }
+
+
+def _print_inspection(
+    file: Path,
+    certificates: Sequence["Certificate"],
+    registration_id: str,
+    answer: str,
+    checks: Sequence["Check"],
+) -> None:
+    count = len(certificates)
+    for number, facts in enumerate(certificates, 1):
+        place = f" ({number} of {count})" if count > 1 else ""
+        print(record_text([("File", f"{file}{place}"), *_rows(facts)]), end="\n\n")
+    print(f"For registration id {printable(registration_id)!r}, as an individual enrollment:")
+    for check in checks:
+        print(f"  {check.outcome:7}  {check.id.ljust(26)} {printable(check.detail)}")
+    fixes = dict.fromkeys(check.fix for check in checks if check.fix)
+    if fixes:
+        print("\nFix:", *(f"  {printable(fix)}" for fix in fixes), sep="\n")
+    print(f"\nDPS refuses it: {answer}" if answer else "\nDPS accepts it.")
+
+
+def _print_inspection_json(
+    file: Path,
+    certificates: Sequence["Certificate"],
+    registration_id: str,
+    answer: str,
+    checks: Sequence["Check"],
+) -> None:
+    import msgspec
+
+    print_json(
+        {
+            "file": str(file),
+            "registrationId": registration_id,
+            "accepted": not answer,
+            "answer": answer,
+            "certificates": [_document(facts) for facts in certificates],
+            "checks": msgspec.to_builtins(checks),
+        }
+    )
