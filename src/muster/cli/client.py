@@ -1,0 +1,346 @@
+"""A small HTTPS client for Muster's and Azure's service routes, on the standard library alone.
+
+Certificates and host names are always verified, every request is signed anew, and an error answer becomes a
+message that a person can act on. Not here: which server that is (``cli/target.py``).
+"""
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from muster.cli.failure import CommandError, RefusedError, UnreachableError
+from muster.cli.output import printable
+from muster.cli.refusal import read_refusal
+from muster.cli.target import Access, Target
+
+DPS_API_VERSION = "2021-10-01"
+HUB_API_VERSION = "2021-04-12"
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+STREAM_SECONDS = 45.0
+"""Three keep-alives: a stream that is silent for longer is dead."""
+
+RECONNECT_SECONDS = 1.0
+RECONNECT_TRIES = 30
+TOKEN_SECONDS = 3600
+
+Query = Mapping[str, str | int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer. ``headers`` have lower-case names; ``document`` is the JSON body, or None."""
+
+    status: int
+    headers: Mapping[str, str]
+    document: Any
+
+
+class StreamedEvent(NamedTuple):
+    """One server-sent event; ``id`` is what to send as ``Last-Event-ID`` to go on after it."""
+
+    id: str
+    data: str
+
+
+class _Request(NamedTuple):
+    access: Access | None
+    method: str
+    url: str
+    data: bytes | None
+    headers: Mapping[str, str]
+
+
+class _Raw(NamedTuple):
+    status: int
+    reason: str
+    headers: dict[str, str]
+    document: Any
+
+
+def path(*segments: str) -> str:
+    """A URL path with every segment percent-encoded."""
+    return "".join("/" + quote(segment, safe="") for segment in segments)
+
+
+class Client:
+    """Requests to one server. ``clock`` gives our time in seconds since 1970."""
+
+    def __init__(self, target: Target, *, clock: Callable[[], float]) -> None:
+        self.target = target
+        self._clock = clock
+        self._offset = target.clock_offset
+        self._context: ssl.SSLContext | None = None
+        self._endpoints = target.endpoints
+
+    def request(
+        self,
+        access: Access | None,
+        method: str,
+        location: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request, signed by ``access``. Raises RefusedError and UnreachableError."""
+        data = None if body is None else json.dumps(body).encode()
+        content = {"Content-Type": "application/json; charset=utf-8"} if data else {}
+        request = _Request(
+            access, method, location + _query_text(query), data, {**content, **(headers or {})}
+        )
+        raw = self._exchange(request)
+        if raw.status == http.client.UNAUTHORIZED and access is not None and self._learn_clock():
+            raw = self._exchange(request)
+        if raw.status >= http.client.MULTIPLE_CHOICES:
+            raise self._refused(access, raw)
+        return Answer(raw.status, raw.headers, raw.document)
+
+    def stream(
+        self,
+        access: Access,
+        location: str,
+        *,
+        query: Query,
+        opened: Callable[[], None],
+        pause: Callable[[float], None],
+    ) -> Iterator[StreamedEvent]:
+        """Follow server-sent events for ever, reconnecting where the last one ended.
+
+        ``opened`` is called each time the stream flows; ``pause`` waits some seconds before a new try.
+        Raises RefusedError, and UnreachableError when the server does not come back.
+        """
+        url, last, tries_left = location + _query_text(query), "", 0
+        while True:
+            try:
+                connection, response = self._open_stream(access, url, last)
+            except UnreachableError:
+                if not tries_left:
+                    raise
+                tries_left -= 1
+                pause(RECONNECT_SECONDS)
+                continue
+            opened()
+            try:
+                for event in read_stream(response):
+                    last = event.id or last
+                    yield event
+            except (OSError, http.client.HTTPException):
+                pass  # the connection died: the next round goes on after the last event
+            finally:
+                connection.close()
+            tries_left = RECONNECT_TRIES
+            pause(RECONNECT_SECONDS)
+
+    def server_status(self) -> dict[str, Any]:
+        """The public status of the server; needs no key. Raises as ``request`` does."""
+        document = self.request(None, "GET", "/muster/v1/status").document
+        return document if isinstance(document, dict) else {}
+
+    def _open_stream(
+        self, access: Access, url: str, last: str
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+        request = _Request(access, "GET", url, None, headers)
+        connection, response = self._send(request)
+        if response.status == http.client.UNAUTHORIZED and self._learn_clock():
+            connection.close()
+            connection, response = self._send(request)
+        if response.status != http.client.OK:
+            raw = _read(response)
+            connection.close()
+            raise self._refused(access, raw)
+        if connection.sock is not None:
+            connection.sock.settimeout(STREAM_SECONDS)
+        return connection, response
+
+    def _exchange(self, request: _Request) -> _Raw:
+        connection, response = self._send(request)
+        try:
+            return _read(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(
+                f"the answer of {self._name(request.access)} broke off: {_reason(error)}",
+                "look at the log of the server",
+            ) from error
+        finally:
+            connection.close()
+
+    def _send(self, request: _Request) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        headers = {"Accept": "application/json", "User-Agent": "muster-cli", **request.headers}
+        if request.access is not None:
+            headers["Authorization"] = self._token(request.access)
+        connection = self._connect(self._host(request.access))
+        try:
+            connection.request(request.method, request.url, body=request.data, headers=headers)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise UnreachableError(
+                f"no answer from {self._name(request.access)}: {_reason(error)}",
+                "look at the log of the server",
+            ) from error
+
+    def _connect(self, host: str) -> http.client.HTTPConnection:
+        """A TLS connection to the first endpoint that answers, verified for ``host``."""
+        context = self._trust()
+        failures: list[OSError] = []
+        for address, port in self._endpoints:
+            try:
+                sock = _open_tls(context, host, address, port)
+            except ssl.SSLCertVerificationError as error:
+                raise self._untrusted(host, port, error) from error
+            except OSError as error:
+                failures.append(error)
+                continue
+            self._endpoints = ((address, port),)
+            connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=context)
+            connection.sock = sock
+            return connection
+        raise self._unreachable(failures)
+
+    def _trust(self) -> ssl.SSLContext:
+        if self._context is None:
+            file = self.target.ca_file
+            try:
+                self._context = ssl.create_default_context(cafile=str(file) if file else None)
+            except OSError as error:
+                raise CommandError(
+                    f"cannot read the CA certificate {file}: {_reason(error)}",
+                    "point MUSTER_CA_FILE to its ca.pem",
+                ) from error
+        return self._context
+
+    def _token(self, access: Access) -> str:
+        from muster.domain.sas import create_token
+
+        expiry = int(self._clock()) + self._offset + TOKEN_SECONDS
+        return create_token(access.host, access.key, expiry, access.policy)
+
+    def _learn_clock(self) -> bool:
+        """Ask how far the server's clock is ahead; true when that is news, and signing again may help."""
+        try:
+            offset = int(self.server_status().get("clockOffsetSeconds", 0))
+        except (CommandError, TypeError, ValueError):
+            return False
+        news = offset != self._offset
+        self._offset = offset
+        return news
+
+    def _host(self, access: Access | None) -> str:
+        return (access or self.target.provisioning).host
+
+    def _name(self, access: Access | None) -> str:
+        return _url(self._host(access), self._endpoints[0][1])
+
+    def _unreachable(self, failures: list[OSError]) -> UnreachableError:
+        tried = " and ".join(_url(address, port) for address, port in self.target.endpoints)
+        reasons = {
+            _reason(error): None for error in failures if not isinstance(error, ConnectionRefusedError)
+        }
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        return UnreachableError(
+            f"nothing answers on {tried}{why}",
+            f"start it with `muster up` (this server was chosen because of {self.target.origin})",
+        )
+
+    def _untrusted(self, host: str, port: int, error: ssl.SSLCertVerificationError) -> CommandError:
+        file = self.target.ca_file
+        return CommandError(
+            f"the certificate of {_url(host, port)} is not trusted: {error.verify_message}",
+            f"trusted is what {file or 'this system'} holds; point MUSTER_CA_FILE to its ca.pem",
+        )
+
+    def _refused(self, access: Access | None, raw: _Raw) -> RefusedError:
+        refusal = read_refusal(raw.status, raw.reason, raw.document)
+        facts = [str(refusal.code or refusal.name)] if refusal.code or refusal.name else []
+        if refusal.tracking_id:
+            facts.append(f"tracking id {refusal.tracking_id}")
+        suffix = f" ({', '.join(facts)})" if facts else ""
+        return RefusedError(
+            printable(refusal.message + suffix),
+            self._advice(access, raw.status, refusal.tracking_id),
+            status=raw.status,
+            code=refusal.code,
+            name=refusal.name,
+            tracking_id=refusal.tracking_id,
+        )
+
+    def _advice(self, access: Access | None, status: int, tracking_id: str) -> str:
+        if tracking_id and self._has_report(tracking_id):
+            return f"`muster why {tracking_id}` tells more"
+        if status == http.client.UNAUTHORIZED and access is not None:
+            return (
+                f"the key is that of policy {access.policy}, from {self.target.origin}; "
+                "enrollments want one of the provisioning service, devices and events one of the hub"
+            )
+        return ""
+
+    def _has_report(self, tracking_id: str) -> bool:
+        location = path("muster", "v1", "reports", tracking_id)
+        try:
+            raw = self._exchange(_Request(self.target.provisioning, "GET", location, None, {}))
+        except CommandError:
+            return False
+        return raw.status == http.client.OK
+
+
+def read_stream(lines: Iterable[bytes]) -> Iterator[StreamedEvent]:
+    """The events of a ``text/event-stream`` body; comments and unknown fields are skipped."""
+    last = ""
+    data: list[str] = []
+    for line in lines:
+        text = line.decode("utf-8", "replace").rstrip("\r\n")
+        if not text:
+            if data:
+                yield StreamedEvent(last, "\n".join(data))
+            data = []
+            continue
+        field, _, value = text.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "id":
+            last = value
+
+
+def _open_tls(context: ssl.SSLContext, host: str, address: str, port: int) -> ssl.SSLSocket:
+    raw = socket.create_connection((address, port), CONNECT_SECONDS)
+    try:
+        sock = context.wrap_socket(raw, server_hostname=host)
+    except OSError:
+        raw.close()
+        raise
+    sock.settimeout(ANSWER_SECONDS)
+    return sock
+
+
+def _read(response: http.client.HTTPResponse) -> _Raw:
+    text = response.read()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    try:
+        document = json.loads(text) if text else None
+    except ValueError:
+        document = None
+    return _Raw(response.status, response.reason, headers, document)
+
+
+def _query_text(query: Query | None) -> str:
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _url(host: str, port: int) -> str:
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return printable(getattr(error, "strerror", None) or error) or type(error).__name__
