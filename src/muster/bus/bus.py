@@ -1,7 +1,7 @@
 """The bus port and the in-process bus: wake somebody, or ask one question with a time limit.
 
-The bus may lose anything: truth is in the database, so a lost message costs time and nothing else (style-models.md 11.4 d).
-Subjects are exact; there are no wildcards.
+The bus may lose anything: truth is in the database, so a lost message costs time and nothing else (style-models.md
+11.4 d). Subjects are exact; there are no wildcards.
 """
 
 import asyncio
@@ -78,5 +78,5 @@ def _deliver(subscriptions: tuple[_LocalSubscription, ...], data: bytes) -> None
         if not subscription.closed:
             try:
                 subscription.handler(data)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one bad handler must not keep the others from hearing
                 _log.exception("a handler of %s failed", subscription.subject)

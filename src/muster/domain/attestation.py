@@ -165,9 +165,7 @@ def _check_thumbprint(chain: tuple[bytes, ...], enrolled: EnrolledCertificates, 
         f"as secondary {_thumbprints(enrolled.secondary)}"
     )
     if position is not None:
-        detail += (
-            f"; the enrolled certificate is in the chain but is not the leaf: {position} of {len(chain)}"
-        )
+        detail += f"; the enrolled certificate is in the chain but is not the leaf: {position} of {len(chain)}"
     return check("x509.thumbprint", passed=False, detail=detail, fix=_thumbprint_fix(chain, position, name))
 
 
@@ -218,9 +216,7 @@ def _check_common_name(certificate: Certificate, registration_id: str) -> tuple[
 
 def _common_name_fix(name: str | None, registration_id: str) -> str:
     if len(registration_id) > COMMON_NAME_LENGTH:
-        return (
-            f"choose a registration id of at most {COMMON_NAME_LENGTH} characters: no common name is longer"
-        )
+        return f"choose a registration id of at most {COMMON_NAME_LENGTH} characters: no common name is longer"
     word = shell_word(registration_id, "REGISTRATION-ID")
     fix = f"make a certificate for this registration id, and enroll it: muster cert device {word}"
     if name is not None and registration_id_problem(name) is None:
@@ -359,9 +355,7 @@ def _thumbprints(certificate: EnrolledCertificate | None) -> str:
 
 def _summary(certificate: Certificate) -> str:
     issuer = "itself" if certificate.self_issued else quoted(certificate.issuer)
-    return (
-        f"subject {quoted(certificate.subject)}, issued by {issuer}, serial {certificate.serial_number[:64]}"
-    )
+    return f"subject {quoted(certificate.subject)}, issued by {issuer}, serial {certificate.serial_number[:64]}"
 
 
 def _counted(certificates: int) -> str:

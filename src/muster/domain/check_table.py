@@ -153,9 +153,7 @@ _ROWS = (
     ),
     # The hub (hub-device.md 2.4, 2.5, 17).
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
-    _refuse(
-        "device.enabled", "the device identity is enabled", DeviceDisabledError, "seen; older hubs 401002"
-    ),
+    _refuse("device.enabled", "the device identity is enabled", DeviceDisabledError, "seen; older hubs 401002"),
     _refuse(
         "device.authentication",
         "the device proves itself in the way its identity asks for",

@@ -1,13 +1,15 @@
 """The one error tree of both services: each class carries Azure's six-digit code, public name and default message.
 
-Not here: how an error looks on a wire; that is the table in ``muster.frontends.status``. ``HTTP status = code // 1000``, so
-there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.md 17, dps.md 6.9.
+Not here: how an error looks on a wire; that is the table in ``muster.frontends.status``. HTTP status = code // 1000,
+so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.md 17, dps.md 6.9.
 
 ::
 
     ServiceError
-      BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError NoHubAvailableError
-      UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError TokenExpiredError
+      BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
+                                    NoHubAvailableError
+      UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
+                                    TokenExpiredError
       ForbiddenError 403            QuotaExceededError DeviceDisabledError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
       NotAllowedError 405
@@ -15,6 +17,7 @@ there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.md 
       PreconditionFailedError 412
       TooLargeError 413
       UnsupportedMediaTypeError 415
+      MisdirectedRequestError 421
       ThrottledError 429
       ServerError 500
       UnavailableError 503
@@ -101,7 +104,7 @@ class UnauthorizedAccessError(UnauthorizedError):
 
 
 class InvalidCertificateError(UnauthorizedError):
-    """DPS: the certificate is not the enrolled one, not in its dates, or not for this registration id (dps.md 4.5, 6.9)."""
+    """DPS: not the enrolled certificate, not in its dates, or not for this registration id (dps.md 4.5, 6.9)."""
 
     code = 401002
     name = "InvalidCertificate"
@@ -210,6 +213,14 @@ class UnsupportedMediaTypeError(ServiceError):
     code = 415000
     name = "UnsupportedMediaType"
     message = "The content type must be application/json."
+
+
+class MisdirectedRequestError(ServiceError):
+    """A Host that this server does not have: the answer to DNS rebinding (DESIGN.md 5)."""
+
+    code = 421000
+    name = "MisdirectedRequest"
+    message = "This server does not answer under that host name."
 
 
 class ThrottledError(ServiceError):

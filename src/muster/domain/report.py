@@ -1,7 +1,8 @@
 """Records that explain a verdict: named checks, and the report that keeps them under a tracking id.
 
-Not here: the checks themselves (``domain/attestation.py``, ``domain/device.py``) and the storing of reports (``hub/reports.py``).
-A report holds no key, pass phrase, token, payload, or expected signature: detail texts are written by our checks from public facts.
+Not here: the checks themselves (``domain/attestation.py``, ``domain/device.py``) and the storing of reports
+(``hub/reports.py``). A report holds no key, pass phrase, token, payload, or expected signature: detail texts are
+written by our checks from public facts.
 """
 
 from enum import StrEnum
@@ -30,10 +31,11 @@ class Check(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 class Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Why one attempt was refused, disabled or failed.
 
-    ``time`` is in microseconds UTC. ``service`` is ``dps`` or ``hub``, ``scope`` its id scope or hub name. ``operation`` is what
-    was attempted (``register``, ``connect``, ...), ``subject`` the registration or device id as sent, ``verdict`` one of
-    ``refused``, ``disabled``, ``failed``, ``warned``. ``answer`` is what the client was told, e.g. ``401002 Invalid certificate.``;
-    ``credential`` describes what was presented, without secrets; ``peer`` is the client's address and protocol.
+    ``time`` is in microseconds UTC. ``service`` is ``dps`` or ``hub``, ``scope`` its id scope or hub name.
+    ``operation`` is what was attempted (``register``, ``connect``, ...), ``subject`` the registration or device id
+    as sent, ``verdict`` one of ``refused``, ``disabled``, ``failed``, ``warned``. ``answer`` is what the client
+    was told, e.g. ``401002 Invalid certificate.``; ``credential`` describes what was presented, without secrets;
+    ``peer`` is the client's address and protocol.
     """
 
     tracking_id: str

@@ -1,0 +1,38 @@
+"""What a start of Muster is told, as frozen records. Only the command line and the composition root read them.
+
+Not here: what operators change while running; that is data. Components receive plain values, never these records.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEVELOPMENT_KEY = "bXVzdGVyLWRldi1rZXktdGhpcy1pcy1uby1zZWNyZXQ="
+"""The documented key of every policy of the development identity; it decodes to what it is."""
+
+DEVELOPMENT_ID_SCOPE = "0ne00DE5EED"
+
+MQTT_PORT = 8883
+AMQP_PORT = 5671
+HTTPS_PORT = 443
+HTTPS_FALLBACK_PORT = 8443
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The options of ``muster up``; ``clock_offset`` in microseconds, ``database`` a PostgreSQL URL or None."""
+
+    data_directory: Path
+    addresses: tuple[str, ...] = ()
+    host_name: str | None = None
+    listen: str | None = None
+    ephemeral: bool = False
+    clock_offset: int = 0
+    trace: Path | None = None
+    portal_port: int = 8080
+    database: str | None = None
+    log_level: str = "info"
+    log_format: str = "text"
+
+
+class ConfigurationError(Exception):
+    """What was asked for cannot be done; the message says why and what to do."""

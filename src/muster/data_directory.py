@@ -1,0 +1,142 @@
+"""The directory that holds all of one Muster: its lock, CA, database file, and ``status.json`` for the command line.
+
+Private from its first moment: 0700, files 0600. Not here: what the database holds.
+"""
+
+import fcntl
+import ipaddress
+import json
+import os
+import shutil
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from muster.config import ConfigurationError
+from muster.pki.authority import (
+    Credential,
+    create_authority,
+    issue_server_certificate,
+    names_outside,
+    renew_authority,
+)
+
+_PRIVATE_DIRECTORY = 0o700
+_PRIVATE_FILE = 0o600
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class DataDirectory:
+    """An open, locked data directory. ``close`` gives it back, and removes it when it is ephemeral."""
+
+    def __init__(self, path: Path, *, ephemeral: bool = False) -> None:
+        """Create or open it. Raises ConfigurationError when another process uses it, or it cannot be private."""
+        self.path = path.absolute()
+        self.ephemeral = ephemeral
+        self._open()
+
+    @property
+    def database(self) -> Path:
+        return self.path / "muster.db"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.path / "ca.pem"
+
+    @property
+    def trust_file(self) -> Path:
+        return self.path / "trust.pem"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    def _open(self) -> None:
+        try:
+            self.path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            self.path.chmod(_PRIVATE_DIRECTORY)
+            self._lock: TextIO = (self.path / "lock").open("a")
+        except OSError as error:
+            raise ConfigurationError(
+                f"The data directory {self.path} cannot be used: {error.strerror}. Choose another with --data-dir."
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ConfigurationError(
+                f"Another muster uses the data directory {self.path}. Stop it, or start this one with another"
+                f" --data-dir"
+                " (and another --address)."
+            ) from None
+
+    def server_certificate(self, names: Sequence[str], addresses: Sequence[Address], now: int) -> Credential:
+        """A new certificate for every name and address served, from the stored CA, which is made or widened as needed.
+
+        ``now`` is the real time in microseconds: clients judge certificates by their own clocks.
+        """
+        authority = self._authority(names, addresses, now)
+        certificate = issue_server_certificate(authority, names, addresses, now)
+        chain = certificate.certificate_pem + authority.certificate_pem
+        self._write_trust(authority.certificate_pem)
+        return Credential(chain, certificate.key_pem)
+
+    def _authority(self, names: Sequence[str], addresses: Sequence[Address], now: int) -> Credential:
+        key_file = self.path / "ca.key"
+        networks = _networks(addresses)
+        if key_file.exists() and self.ca_file.exists():
+            stored = Credential(self.ca_file.read_bytes(), key_file.read_bytes())
+            if not names_outside(stored.certificate_pem, names, addresses):
+                return stored
+            authority = renew_authority(stored, names, networks, now)
+        else:
+            authority = create_authority(names, networks, now)
+        self.write(key_file, authority.key_pem)
+        self.write(self.ca_file, authority.certificate_pem)
+        return authority
+
+    def _write_trust(self, ca: bytes) -> None:
+        """The trust in force on this machine and our CA: so pip and git still work where SSL_CERT_FILE points to it."""
+        in_force = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+        trust = b""
+        if in_force and Path(in_force) != self.trust_file:
+            try:
+                trust = Path(in_force).read_bytes().rstrip() + b"\n"
+            except OSError:
+                trust = b""
+        self.write(self.trust_file, trust + ca)
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """What the command line reads to find this server, secrets included."""
+        self.write(self.status_file, json.dumps(status, indent=2).encode() + b"\n")
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file as a whole, private from its first byte."""
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def close(self) -> None:
+        """At a clean stop: nobody is to find this server any more."""
+        self.status_file.unlink(missing_ok=True)
+        if self.ephemeral:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _networks(addresses: Sequence[Address]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The CA of loopback may speak for all of loopback; otherwise for the addresses served, and no others."""
+    networks = []
+    for address in addresses:
+        if address.is_loopback and address.version == 4:  # noqa: PLR2004 - IPv4
+            networks.append(ipaddress.ip_network("127.0.0.0/8"))
+        else:
+            networks.append(ipaddress.ip_network(address))
+    return list(dict.fromkeys(networks))

@@ -1,0 +1,38 @@
+"""JSON request bodies: decoded into records, with the one way to say what is wrong with them.
+
+Not here: any rule about a particular record.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from muster.domain.errors import ArgumentInvalidError, ArgumentNullError, FormatError
+
+T = TypeVar("T")
+
+
+def decode(body: bytes, record: type[T]) -> T:
+    """Decode a body into ``record``; unknown members are ignored, as Azure does (hub-service.md 1.5).
+
+    Raises ArgumentNullError for an empty body, FormatError for what is not JSON, ArgumentInvalidError for a wrong
+    member.
+    """
+    if not body.strip():
+        raise ArgumentNullError("The request needs a JSON body.")
+    try:
+        return msgspec.json.decode(body, type=record)
+    except msgspec.ValidationError as error:
+        raise ArgumentInvalidError(f"The body is not valid: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"The body is not valid JSON: {error}.") from None
+
+
+def encode(value: object) -> str:
+    """JSON text of a record or plain value, for a document column or an answer."""
+    return msgspec.json.encode(value).decode()
+
+
+def read(text: str, record: type[T]) -> T:
+    """Decode a document column that this program wrote; anything wrong with it is a bug."""
+    return msgspec.json.decode(text, type=record)

@@ -1,0 +1,148 @@
+"""Telemetry messages: the property bag of an MQTT topic, system and application properties, the size rule, the event
+record.
+
+Sources: hub-device.md 4, hub-service.md 8.7. Not here: storing events, and which partition they go to.
+"""
+
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from muster.domain.errors import TooLargeError
+from muster.domain.timestamp import iso_utc
+
+MAXIMUM_MESSAGE_BYTES = 256 * 1024
+"""Body and properties as the hub counts them (hub-device.md 4.4)."""
+
+TELEMETRY = "Telemetry"
+
+# Wire key in a property bag -> system property (hub-device.md 4.2). Other keys that begin with "$." are kept under
+# their own name.
+_SYSTEM_PROPERTIES = {
+    "$.mid": "message-id",
+    "$.cid": "correlation-id",
+    "$.uid": "user-id",
+    "$.to": "to",
+    "$.ct": "content-type",
+    "$.ce": "content-encoding",
+    "$.exp": "absolute-expiry-time",
+    "$.ctime": "iothub-creation-time-utc",
+    "$.on": "iothub-outputname",
+    "$.ifid": "iothub-interface-id",
+    "$.sub": "dt-subject",
+    "$.cdid": "iothub-connection-device-id",
+    "$.cmid": "iothub-connection-module-id",
+    "$.schema": "iothub-message-schema",
+    "$.diagid": "iothub-diag-id",
+    "$.diagctx": "diag-correlation-context",
+    "iothub-ack": "iothub-ack",
+    "iothub-operation": "iothub-operation",
+}
+
+
+class PropertyBag(msgspec.Struct, frozen=True):
+    """The decoded properties of one message: JSON texts as they are stored, and their bytes as the hub counts them."""
+
+    system_properties: str
+    application_properties: str
+    size: int
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub stamps on every message of one connection (hub-device.md 4.3)."""
+
+    device_id: str
+    module_id: str = ""
+    generation_id: str
+    authentication_method: str
+    model_id: str = ""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One complete row of the event log. ``offset`` is opaque; ``enqueued_time`` in microseconds UTC."""
+
+    partition: int
+    sequence_number: int
+    offset: str
+    enqueued_time: int
+    source: str
+    origin: Origin
+    system_properties: dict[str, Any]
+    application_properties: dict[str, Any]
+    body: bytes
+
+
+def authentication_method(scope: str, kind: str, issuer: str) -> str:
+    """The JSON text that the hub stamps, e.g. scope ``device``, kind ``sas``, issuer ``iothub`` (hub-device.md 4.3)."""
+    return f'{{"scope":"{scope}","type":"{kind}","issuer":"{issuer}","acceptingIpFilterRule":null}}'
+
+
+def parse_property_bag(bag: str, *, retained: bool = False) -> PropertyBag:
+    """Decode what follows ``messages/events/`` in a topic: ``key=value`` pairs, percent-encoded, joined by ``&``.
+
+    One trailing ``/`` and a leading ``?`` are dropped; ``+`` is a plus; a key without ``=`` has an empty value; of
+    equal keys the last wins. A retained message is marked, not retained (hub-device.md 3.7, 4.1).
+    """
+    system: dict[str, str] = {}
+    application: dict[str, str] = {}
+    for piece in bag.removeprefix("?").removesuffix("/").split("&"):
+        if not piece:
+            continue
+        raw_key, _, raw_value = piece.partition("=")
+        key, value = unquote(raw_key), unquote(raw_value)
+        name = _SYSTEM_PROPERTIES.get(key)
+        if name is not None or key.startswith("$."):
+            system[name or key] = value
+        else:
+            application[key] = value
+    if retained:
+        application["mqtt-retain"] = "true"
+    size = sum(len(value.encode()) for value in system.values())
+    size += sum(len(key.encode()) + len(value.encode()) for key, value in application.items())
+    return PropertyBag(_text(system), _text(application), size)
+
+
+def _text(properties: dict[str, str]) -> str:
+    return msgspec.json.encode(properties).decode() if properties else "{}"
+
+
+def require_size(body: bytes, bag: PropertyBag) -> None:
+    """Raise TooLargeError when body and properties together exceed 256 KiB."""
+    size = len(body) + bag.size
+    if size > MAXIMUM_MESSAGE_BYTES:
+        raise TooLargeError(f"The message has {size} bytes with its properties; {MAXIMUM_MESSAGE_BYTES} are allowed.")
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """An event as JSON for Muster's own routes and pages: the body as JSON, text or base64, whichever it is."""
+    origin = event.origin
+    view: dict[str, Any] = {
+        "partition": event.partition,
+        "sequenceNumber": event.sequence_number,
+        "offset": event.offset,
+        "enqueuedTimeUtc": iso_utc(event.enqueued_time),
+        "source": event.source,
+        "deviceId": origin.device_id,
+        "connectionAuthMethod": origin.authentication_method,
+        "generationId": origin.generation_id,
+        "systemProperties": event.system_properties,
+        "applicationProperties": event.application_properties,
+    }
+    if origin.module_id:
+        view["moduleId"] = origin.module_id
+    if origin.model_id:
+        view["modelId"] = origin.model_id
+    return view | _body_view(event.body)
+
+
+def _body_view(body: bytes) -> dict[str, Any]:
+    try:
+        return {"bodyEncoding": "json", "body": msgspec.json.decode(body)}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return {"bodyEncoding": "text", "body": body.decode()}
+    except UnicodeDecodeError:
+        # msgspec writes bytes as base64 text.
+        return {"bodyEncoding": "base64", "bodyBase64": body}

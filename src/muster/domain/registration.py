@@ -1,0 +1,114 @@
+"""Registrations: states, what a device and the service see of them, operation ids, and which hub is chosen.
+
+Sources: dps.md 1.4, 1.5, 5, 6.4. Not here: attestation (``attestation.py``), and running an operation.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from muster.domain.errors import NoHubAvailableError
+from muster.domain.registration_id import registration_id_key
+from muster.domain.timestamp import iso_utc
+
+Status = Literal["unassigned", "assigning", "assigned", "failed", "disabled"]
+Substatus = Literal["initialAssignment", "deviceDataMigrated", "deviceDataReset", "reprovisionedToInitialAssignment"]
+
+RETRY_AFTER = 3
+"""Seconds after which a device asks again; 3, as the real service says, suits every client (dps.md 9.3)."""
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """One registration record. ``assigned_hub`` is a hub's name; what a client sees is its host name."""
+
+    registration_id: str
+    operation_id: str
+    status: Status
+    created: int
+    last_updated: int
+    etag: str
+    substatus: Substatus | None = None
+    assigned_hub: str | None = None
+    device_id: str | None = None
+    error_code: int | None = None
+    error_message: str | None = None
+    payload: Any = None
+
+
+class LinkedHub(msgspec.Struct, frozen=True):
+    """A hub that the provisioning service may assign devices to (dps.md 5.1)."""
+
+    name: str
+    host_name: str
+    apply_allocation_policy: bool
+    allocation_weight: int
+
+
+def operation_id(id_scope: str, registration_id: str, random: bytes) -> str:
+    """``5.<16 hex>.<guid>``: the middle is constant for a registration, the guid (16 random bytes) new each time
+    (dps.md 1.4).
+    """
+    constant = hashlib.sha256(f"{id_scope}/{registration_id_key(registration_id)}".encode()).hexdigest()[:16]
+    digits = random.hex()
+    guid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))
+    return f"5.{constant}.{guid}"
+
+
+def operation_view(registration: Registration, hub_host: str | None) -> dict[str, Any]:
+    """The answer to a poll: dps.md 1.4. While assigning it holds a partial state, which one client insists on."""
+    if registration.status == "assigning":
+        state: dict[str, Any] = {"registrationId": registration.registration_id, "status": "assigning"}
+    else:
+        state = {"x509": {}, **state_view(registration, hub_host)}
+    return {
+        "operationId": registration.operation_id,
+        "status": registration.status,
+        "registrationState": state,
+    }
+
+
+def state_view(registration: Registration, hub_host: str | None) -> dict[str, Any]:
+    """The registration state as device and service both see it (dps.md 1.5, 6.4); what is not set is left out."""
+    assigned = registration.status == "assigned"
+    view = {
+        "registrationId": registration.registration_id,
+        "createdDateTimeUtc": iso_utc(registration.created),
+        "assignedHub": hub_host if assigned else None,
+        "deviceId": registration.device_id if assigned else None,
+        "status": registration.status,
+        "substatus": registration.substatus if assigned else None,
+        "errorCode": registration.error_code,
+        "errorMessage": registration.error_message,
+        "lastUpdatedDateTimeUtc": iso_utc(registration.last_updated),
+        "etag": registration.etag,
+        "payload": registration.payload,
+    }
+    return {key: value for key, value in view.items() if value is not None}
+
+
+def choose_hub(registration_id: str, hubs: Sequence[LinkedHub], named: Sequence[str]) -> LinkedHub:
+    """The hub for a new assignment: hashed by registration id and weighted, among the named hubs or else all (dps.md
+    5.1, 5.2).
+
+    Rendezvous hashing: another hub more or less moves only the devices it must. Raises NoHubAvailableError.
+    """
+    wanted = {host.lower() for host in named}
+    if wanted:
+        candidates = [hub for hub in hubs if hub.host_name.lower() in wanted]
+    else:
+        candidates = [hub for hub in hubs if hub.apply_allocation_policy]
+    if not candidates:
+        raise NoHubAvailableError(
+            f"No IoT hubs available: the enrollment names {', '.join(named)}, which is not linked." if named else None
+        )
+    key = registration_id_key(registration_id)
+    return max(candidates, key=lambda hub: (_draw(key, hub), hub.name))
+
+
+def _draw(key: str, hub: LinkedHub) -> float:
+    """A number in (0, 1) raised to 1/weight: the largest draw wins with a probability in proportion to its weight."""
+    digest = hashlib.sha256(f"{key}\0{hub.name}".encode()).digest()
+    uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 2)
+    return float(uniform ** (1 / hub.allocation_weight))

@@ -1,0 +1,163 @@
+"""A device that is connected to its hub over MQTT: telemetry in, PUBACKs out after the commit.
+
+The path of a message is batched from end to end: one look at the topic, one append for all that a read brought,
+one write of all PUBACKs; no task and no future for a single message (DESIGN.md 4). Sources: hub-device.md 3, 4.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from muster.domain.credential import Credential
+from muster.domain.errors import TooLargeError
+from muster.domain.message import TELEMETRY, PropertyBag, parse_property_bag, require_size
+from muster.domain.partition import partition_of
+from muster.frontends.mqtt_connection import MqttProtocol
+from muster.frontends.tasks import Tasks
+from muster.frontends.topics import telemetry_prefix
+from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
+from muster.hub.events import EventLog, NewEvent, Stamps
+from muster.hub.sessions import Notice, Session, Sessions
+from muster.wire.mqtt_packets import Publish, Subscribe, Unsubscribe
+from muster.wire.mqtt_session import Event
+
+_log = logging.getLogger("muster.mqtt")
+
+_MAXIMUM_PENDING_MESSAGES = 512
+_MAXIMUM_PENDING_BYTES = 2 * 1024 * 1024
+_BAG_CACHE = 64
+
+
+class HubHead:
+    """The work of one authenticated device connection."""
+
+    def __init__(
+        self,
+        connection: MqttProtocol,
+        authentication: DeviceAuthentication,
+        sessions: Sessions,
+        events: EventLog,
+        login: DeviceLogin,
+        credential: Credential,
+        principal: Principal,
+        model_id: str,
+    ) -> None:
+        identity = principal.identity
+        self._connection = connection
+        self._authentication = authentication
+        self._sessions = sessions
+        self._events = events
+        self._login = login
+        self._credential = credential
+        self._principal = principal
+        self._hub = principal.hub.name
+        self._partition = partition_of(identity.device_id, principal.hub.partition_count)
+        self._stamps: Stamps = (
+            TELEMETRY,
+            identity.device_id,
+            identity.module_id,
+            identity.generation_id,
+            principal.authentication_method,
+            model_id,
+        )
+        self._prefix = telemetry_prefix(identity.device_id, identity.module_id).encode()
+        self._bags: dict[tuple[bytes, bool], PropertyBag] = {}
+        self._pending_messages = 0
+        self._pending_bytes = 0
+        self._session: Session | None = None
+        self._tasks = Tasks()
+
+    async def attach(self) -> None:
+        """Become the identity's connection."""
+        self._session = await self._sessions.attach(self._principal, self._deliver)
+
+    def deadline(self) -> int | None:
+        return self._principal.expiry
+
+    def closed(self) -> None:
+        self._tasks.cancel()
+        if self._session is not None:
+            session, self._session = self._session, None
+            self._sessions.detach(session)
+
+    def _deliver(self, notice: Notice) -> None:
+        match notice:
+            case Notice.DISPLACED:
+                self._connection.close("a newer connection of the same identity took over")
+            case Notice.IDENTITY_CHANGED:
+                self._tasks.spawn(self._judge_again())
+
+    async def _judge_again(self) -> None:
+        if not await self._authentication.still_holds(self._login, self._credential):
+            self._connection.close("the identity was deleted, disabled, or has another credential now")
+
+    def handle(self, events: Sequence[Event]) -> None:
+        batch: list[NewEvent] = []
+        packet_ids: list[int] = []
+        for event in events:
+            if isinstance(event, Publish):
+                bag = self._bag(event)
+                if bag is None:
+                    break
+                batch.append((self._stamps, bag.system_properties, bag.application_properties, event.payload))
+                if event.qos:
+                    packet_ids.append(event.packet_id)
+            elif isinstance(event, Subscribe):
+                # Every filter is granted at QoS 1 at most, and never refused (hub-device.md 3.5).
+                self._connection.session.suback(event.packet_id, [min(qos, 1) for _, qos in event.filters])
+            elif isinstance(event, Unsubscribe):
+                self._connection.session.unsuback(event.packet_id)
+        if batch:
+            self._append(batch, packet_ids)
+
+    def _bag(self, event: Publish) -> PropertyBag | None:
+        """The properties of a telemetry message; None after closing the connection for a message that is none."""
+        key = (event.topic, event.retain)
+        bag = self._bags.get(key)
+        try:
+            if bag is None:
+                bag = self._parse(event)
+                if bag is None:
+                    self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of its own")
+                    return None
+                if len(self._bags) >= _BAG_CACHE:
+                    self._bags.clear()
+                self._bags[key] = bag
+            require_size(event.payload, bag)
+        except TooLargeError as error:
+            self._connection.close(error.message)
+            return None
+        return bag
+
+    def _parse(self, event: Publish) -> PropertyBag | None:
+        prefix = self._prefix
+        if event.topic == prefix:
+            return parse_property_bag("", retained=event.retain)
+        if not event.topic.startswith(prefix + b"/"):
+            return None
+        return parse_property_bag(event.topic[len(prefix) + 1 :].decode(), retained=event.retain)
+
+    def _append(self, batch: list[NewEvent], packet_ids: list[int]) -> None:
+        count = len(batch)
+        size = sum(len(event[3]) for event in batch)
+        self._pending_messages += count
+        self._pending_bytes += size
+
+        def committed(error: BaseException | None) -> None:
+            self._pending_messages -= count
+            self._pending_bytes -= size
+            if error is not None:
+                self._connection.close(f"its messages could not be stored: {error}")
+                return
+            session = self._connection.session
+            if packet_ids and session.connected:
+                session.pubacks(packet_ids)
+                self._connection.flush()
+            if not self._is_full():
+                self._connection.resume_reading()
+
+        self._events.append(self._hub, self._partition, batch, committed)
+        if self._is_full():
+            self._connection.pause_reading()
+
+    def _is_full(self) -> bool:
+        return self._pending_messages >= _MAXIMUM_PENDING_MESSAGES or self._pending_bytes >= _MAXIMUM_PENDING_BYTES

@@ -1,0 +1,131 @@
+"""What every REST route needs of a request: who asks, in which version, with which body; and the one place that
+renders errors.
+
+Not here: any route. Sources: hub-service.md 1.5, 1.6, dps.md 1.10, 6.8.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from muster.domain.credential import Credential
+from muster.domain.documents import decode
+from muster.domain.errors import InvalidProtocolVersionError, ServerError, ServiceError, TooLargeError
+from muster.frontends import status
+from muster.observe import Operation
+
+T = TypeVar("T")
+
+Handler = Callable[[Request], Awaitable[Response]]
+ErrorBody = Callable[[ServiceError, str, int], bytes]
+
+MAXIMUM_BODY_BYTES = 1024 * 1024
+
+_API_VERSION = re.compile(r"\d{4}-\d\d-\d\d(-preview)?", re.IGNORECASE)
+_JSON = "application/json; charset=utf-8"
+
+
+def credential(request: Request) -> Credential:
+    """The certificates of the connection and the Authorization header."""
+    peer = request.state.peer
+    host, port = peer.remote
+    return Credential(
+        peer.certificates,
+        request.headers.get("authorization", ""),
+        f"{host}:{port} HTTPS {peer.tls_version}".strip(),
+    )
+
+
+def host(request: Request) -> str:
+    """The Host header as sent."""
+    return request.headers.get("host", "")
+
+
+def segments(request: Request) -> tuple[str, ...]:
+    """The decoded segments of the path, which a token's resource may name."""
+    return tuple(part for part in request.scope["path"].split("/") if part)
+
+
+def require_api_version(request: Request) -> str:
+    """Any well-formed date is taken (interop-facts.md 20). Raises InvalidProtocolVersionError."""
+    value = request.query_params.get("api-version", "")
+    if _API_VERSION.fullmatch(value) is None:
+        raise InvalidProtocolVersionError(
+            f"api-version is {value!r}; send a date such as 2021-04-12." if value else None
+        )
+    return value
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises TooLargeError beyond 1 MiB."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAXIMUM_BODY_BYTES:
+            raise TooLargeError(f"The body has more than {MAXIMUM_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+async def read_record(request: Request, record: type[T]) -> T:
+    """The body as a record. Raises what ``documents.decode`` raises, and TooLargeError."""
+    return decode(await read_body(request), record)
+
+
+def integer(text: str | None, default: int) -> int:
+    """A whole number of a header or query; ``default`` when it is absent or none."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else default
+
+
+def json_response(value: object, *, etag: str | None = None, headers: dict[str, str] | None = None) -> Response:
+    """200 with JSON; the tag also as a quoted header (hub-service.md 1.5)."""
+    response = Response(msgspec.json.encode(value), media_type=_JSON, headers=headers)
+    if etag is not None:
+        response.headers["ETag"] = f'"{etag}"'
+    return response
+
+
+def no_content() -> Response:
+    return Response(status_code=204)
+
+
+class Guard:
+    """Wraps handlers: one INFO line for each request, and the only place where REST errors are caught."""
+
+    def __init__(self, new_tracking_id: Callable[[], str], clock: Callable[[], int]) -> None:
+        self._new_tracking_id = new_tracking_id
+        self._clock = clock
+
+    def __call__(self, handler: Handler, body: ErrorBody) -> Handler:
+        """``body`` renders errors in the shape of the handler's service."""
+
+        async def guarded(request: Request) -> Response:
+            operation = Operation(f"{request.method} /{request.scope['path'].split('/')[1]}", request.scope["path"])
+            try:
+                response = await handler(request)
+            except ServiceError as error:
+                tracking_id = error.tracking_id or self._new_tracking_id()
+                operation.finished(error.code, tracking_id)
+                return self._error(error, tracking_id, body)
+            except Exception:  # noqa: BLE001 - the client gets an answer whatever happened
+                tracking_id = self._new_tracking_id()
+                operation.failed(tracking_id)
+                return self._error(ServerError(), tracking_id, body)
+            operation.finished(response.status_code)
+            return response
+
+        return guarded
+
+    def _error(self, error: ServiceError, tracking_id: str, body: ErrorBody) -> Response:
+        headers: dict[str, Any] = {"x-ms-request-id": tracking_id}
+        if body is status.hub_body:
+            headers["iothub-errorcode"] = error.name
+        else:
+            headers["x-ms-error-code"] = str(error.code)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+        content = body(error, tracking_id, self._clock())
+        return Response(content, status_code=error.status, media_type=_JSON, headers=headers)

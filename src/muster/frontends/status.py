@@ -1,0 +1,92 @@
+"""THE error table: what a status looks like on each wire, and the bodies of errors.
+
+One row for each status, with HTTP, MQTT and AMQP columns (style-models.md 11.7). Not here: which error is raised.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from muster.domain.errors import ServiceError
+from muster.domain.timestamp import iso_utc, us_style
+
+ACCEPTED = 0
+IDENTIFIER_REJECTED = 2
+SERVER_UNAVAILABLE = 3
+BAD_CREDENTIALS = 4
+NOT_AUTHORIZED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRow:
+    """``connect`` is the CONNACK code, ``amqp`` the condition."""
+
+    reason: str
+    connect: int
+    amqp: str
+
+
+_ROWS = {
+    400: StatusRow("Bad Request", NOT_AUTHORIZED, "com.microsoft:argument-error"),
+    401: StatusRow("Unauthorized", NOT_AUTHORIZED, "amqp:unauthorized-access"),
+    403: StatusRow("Forbidden", NOT_AUTHORIZED, "amqp:unauthorized-access"),
+    404: StatusRow("Not Found", NOT_AUTHORIZED, "amqp:not-found"),
+    405: StatusRow("Method Not Allowed", NOT_AUTHORIZED, "amqp:not-allowed"),
+    409: StatusRow("Conflict", NOT_AUTHORIZED, "com.microsoft:device-already-exists"),
+    412: StatusRow("Precondition Failed", NOT_AUTHORIZED, "com.microsoft:precondition-failed"),
+    413: StatusRow("Request Entity Too Large", NOT_AUTHORIZED, "amqp:link:message-size-exceeded"),
+    415: StatusRow("Unsupported Media Type", NOT_AUTHORIZED, "com.microsoft:argument-error"),
+    421: StatusRow("Misdirected Request", NOT_AUTHORIZED, "amqp:not-found"),
+    429: StatusRow("Too Many Requests", SERVER_UNAVAILABLE, "com.microsoft:device-container-throttled"),
+    500: StatusRow("Internal Server Error", SERVER_UNAVAILABLE, "amqp:internal-error"),
+    503: StatusRow("Service Unavailable", SERVER_UNAVAILABLE, "amqp:internal-error"),
+}
+
+# Quota and queue depth have a condition of their own under 403.
+_AMQP_BY_CODE = {403002: "amqp:resource-limit-exceeded", 403004: "amqp:resource-limit-exceeded"}
+
+
+def row(error: ServiceError) -> StatusRow:
+    """The row of an error's status."""
+    return _ROWS[error.status]
+
+
+def amqp_condition(error: ServiceError) -> str:
+    """The AMQP condition of an error (hub-device.md 9.9, hub-service.md 1.8)."""
+    return _AMQP_BY_CODE.get(error.code, row(error).amqp)
+
+
+def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The error JSON of DPS, on every transport (dps.md 1.10), ASCII only (dps.md 2.5)."""
+    return ascii_json(
+        {
+            "errorCode": error.code,
+            "trackingId": tracking_id,
+            "message": error.message,
+            "timestampUtc": iso_utc(now),
+        }
+    )
+
+
+def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The flat error JSON of a hub's HTTPS endpoints (hub-service.md 1.6, shape A)."""
+    digits = tracking_id.replace("-", "")
+    return msgspec.json.encode(
+        {
+            "Message": f"ErrorCode:{error.name};{error.message}",
+            "ExceptionMessage": f"Tracking ID:{digits}-G:0-TimeStamp:{us_style(now)}",
+        }
+    )
+
+
+def ascii_json(value: object) -> bytes:
+    """JSON with every character outside ASCII escaped: one client decodes topics' payloads as ASCII (dps.md 2.5)."""
+    text = msgspec.json.encode(value).decode()
+    if text.isascii():
+        return text.encode()
+    return "".join(character if character.isascii() else _escaped(character) for character in text).encode()
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

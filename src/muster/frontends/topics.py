@@ -1,0 +1,116 @@
+"""MQTT user names and topics of both services: parsed and formatted, nothing else.
+
+Sources: dps.md 2.1 to 2.5, hub-device.md 3.2, 4.1. Pure: no connection, no service.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+REGISTRATION_RESPONSES = "$dps/registrations/res/"
+
+_DPS_LOGIN = re.compile(r"([^/]+)/registrations/([^/]+)(?:/(.*))?", re.DOTALL)
+_REGISTER = re.compile(r"\$dps/registrations/PUT/iotdps-register/\?(.*)", re.DOTALL)
+_OPERATION_STATUS = re.compile(r"\$dps/registrations/GET/iotdps-get-operationstatus/\?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class DpsUserName:
+    """``{idScope}/registrations/{registrationId}/api-version=...&ClientVersion=...``"""
+
+    id_scope: str
+    registration_id: str
+    api_version: str
+    client_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubUserName:
+    """``{hub}/{device}[/{module}]/?api-version=...&DeviceClientType=...&model-id=...``"""
+
+    host: str
+    device_id: str
+    module_id: str
+    api_version: str
+    client_type: str
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRequest:
+    """A publish of a registering device; ``operation_id`` is None for a register, which has none. ``rid`` as sent."""
+
+    rid: str
+    operation_id: str | None
+
+
+def parse_dps_user_name(text: str) -> DpsUserName | None:
+    """None when ``text`` is not a DPS login. Decoding comes after splitting (dps.md 9.2, 21)."""
+    match = _DPS_LOGIN.fullmatch(text)
+    if match is None:
+        return None
+    query = parse_query(match[3] or "")
+    return DpsUserName(
+        unquote(match[1]), unquote(match[2]), query.get("api-version", ""), query.get("clientversion", "")
+    )
+
+
+def parse_hub_user_name(text: str, client_id: str) -> HubUserName | None:
+    """None when ``text`` does not name the identity that ``client_id`` names (hub-device.md 3.1, 3.2).
+
+    Ids may hold ``?``, ``=`` and other characters of the query, so they are taken by their place after the host.
+    """
+    host, separator, rest = text.partition("/")
+    if not host or not separator or not client_id:
+        return None
+    if rest != client_id and not rest.startswith(f"{client_id}/"):
+        return None
+    device_id, _, module_id = client_id.partition("/")
+    if not device_id or "/" in module_id:
+        return None
+    query = parse_query(rest[len(client_id) :].lstrip("/").removeprefix("?"))
+    return HubUserName(
+        host,
+        device_id,
+        module_id,
+        query.get("api-version", ""),
+        query.get("deviceclienttype", ""),
+        query.get("model-id", ""),
+    )
+
+
+def parse_query(text: str) -> dict[str, str]:
+    """``a=b&c=d``, keys in lower case, values percent-decoded (``+`` is a plus); the first of doubles wins."""
+    items: dict[str, str] = {}
+    for piece in text.split("&"):
+        key, separator, value = piece.partition("=")
+        if separator:
+            items.setdefault(key.lower(), unquote(value))
+    return items
+
+
+def parse_registration_topic(topic: str) -> RegistrationRequest | None:
+    """A register or status request, or None for another topic. ``$rid`` is taken as it stands, to be echoed."""
+    if (match := _REGISTER.fullmatch(topic)) is not None:
+        return RegistrationRequest(_raw_items(match[1]).get("$rid", ""), None)
+    if (match := _OPERATION_STATUS.fullmatch(topic)) is not None:
+        items = _raw_items(match[1])
+        return RegistrationRequest(items.get("$rid", ""), unquote(items.get("operationId", "")))
+    return None
+
+
+def _raw_items(text: str) -> dict[str, str]:
+    return {key: value for key, separator, value in (piece.partition("=") for piece in text.split("&")) if separator}
+
+
+def registration_response(status: int, rid: str, retry_after: int | None = None) -> str:
+    """The topic of an answer: ``$rid`` first and verbatim, ``retry-after`` last (dps.md 2.5)."""
+    tail = "" if retry_after is None else f"&retry-after={retry_after}"
+    return f"{REGISTRATION_RESPONSES}{status}/?$rid={rid}{tail}"
+
+
+def telemetry_prefix(device_id: str, module_id: str) -> str:
+    """What a telemetry topic of this identity begins with; the property bag follows behind a slash."""
+    if module_id:
+        return f"devices/{device_id}/modules/{module_id}/messages/events"
+    return f"devices/{device_id}/messages/events"

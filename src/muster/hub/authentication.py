@@ -1,0 +1,235 @@
+"""May this device connect? Named checks of a device's credential, and the report that a refusal leaves behind.
+
+Sources: hub-device.md 2. Not here: the registry (``devices.py``), service clients (``access.py``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from muster.domain.access_policy import Right
+from muster.domain.attestation import attest_device_thumbprint
+from muster.domain.check_table import check, skipped, verdict
+from muster.domain.credential import Credential
+from muster.domain.device import Identity
+from muster.domain.message import authentication_method
+from muster.domain.report import Check, Report
+from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, check_token, parse_token
+from muster.hub.devices import Devices
+from muster.hub.hubs import Hub
+from muster.hub.reports import Attempt, Reports
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated identity of a hub. ``expiry``: when its token stops counting (microseconds), None for a
+    certificate.
+    """
+
+    hub: Hub
+    identity: Identity
+    authentication_method: str
+    expiry: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLogin:
+    """Who a device says it is. ``host`` is the host name it wrote, which may be a gateway's (libraries.md 1)."""
+
+    hub: Hub
+    host: str
+    device_id: str
+    module_id: str
+
+
+class DeviceAuthentication:
+    """Judges devices of all hubs."""
+
+    def __init__(self, devices: Devices, reports: Reports, clock: Callable[[], int]) -> None:
+        self._devices = devices
+        self._reports = reports
+        self._clock = clock
+
+    async def authenticate(self, login: DeviceLogin, credential: Credential) -> Principal:
+        """Raises what the first refusing check says, with the ``tracking_id`` under which its report is stored."""
+        identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
+        checks, principal = self._judge(login, credential, identity)
+        error = verdict(checks)
+        if error is not None or principal is None:
+            assert error is not None, "a refusal names its error"
+            tracking_id = self._reports.new_tracking_id()
+            await self._reports.record(self._report(login, credential, checks, tracking_id, error.code))
+            raise error(tracking_id=tracking_id)
+        return principal
+
+    async def still_holds(self, login: DeviceLogin, credential: Credential) -> bool:
+        """Whether the same credential would be taken now: asked after the identity changed. Leaves no report."""
+        identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
+        checks, _ = self._judge(login, credential, identity)
+        return verdict(checks) is None
+
+    def _judge(
+        self, login: DeviceLogin, credential: Credential, identity: Identity | None
+    ) -> tuple[tuple[Check, ...], Principal | None]:
+        if credential.token:
+            checks, token = self._check_token(login, credential.token, identity)
+        else:
+            checks, token = self._check_certificate(login, credential, identity), None
+        if identity is None or verdict(checks) is not None:
+            return checks, None
+        expiry = token.expiry + CLOCK_SKEW if token else None
+        return checks, Principal(login.hub, identity, _method(identity, token), expiry)
+
+    def _check_certificate(
+        self, login: DeviceLogin, credential: Credential, identity: Identity | None
+    ) -> tuple[Check, ...]:
+        exists = _exists(login, identity)
+        if identity is None:
+            return (exists, skipped("device.thumbprint", "there is no identity to compare with"))
+        by_certificate = identity.authentication_type == "selfSigned"
+        matching = check(
+            "device.authentication",
+            passed=by_certificate,
+            detail=f"the identity authenticates by {identity.authentication_type}, the device sent "
+            + (credential.describe() if credential.certificates else "neither a token nor a certificate"),
+            fix="send a shared access signature as the password, or give the device a thumbprint: PUT /devices/"
+            f"{identity.device_id} with authentication.type selfSigned",
+        )
+        if not by_certificate:
+            return (exists, matching, _enabled(identity))
+        thumbprint = attest_device_thumbprint(
+            credential.certificates,
+            identity.primary_thumbprint,
+            identity.secondary_thumbprint,
+            identity.device_id,
+            self._clock(),
+        )
+        return (exists, matching, *thumbprint, _enabled(identity))
+
+    def _check_token(
+        self, login: DeviceLogin, text: str, identity: Identity | None
+    ) -> tuple[tuple[Check, ...], SasToken | None]:
+        exists = _exists(login, identity)
+        try:
+            token = parse_token(text)
+        except MalformedTokenError as error:
+            format_check = check(
+                "sas.format",
+                passed=False,
+                detail=f"the password is no shared access signature: {error}",
+                fix="send 'SharedAccessSignature sr=...&sig=...&se=...' as the password, or no password with a"
+                " client certificate",
+            )
+            return (exists, format_check), None
+        readable = check("sas.format", passed=True, detail="sr, sig and se are there")
+        head = (exists, readable)
+        if token.key_name:
+            return (
+                *head,
+                *self._check_policy_token(login, token),
+                *([_enabled(identity)] if identity else []),
+            ), token
+        if identity is None:
+            return (*head, skipped("sas.signature", "there is no identity whose keys could be tried")), None
+        matching = check(
+            "device.authentication",
+            passed=identity.authentication_type == "sas",
+            detail=f"the identity authenticates by {identity.authentication_type}, the device sent a shared access"
+            f" signature",
+            fix="connect with the client certificate and no password",
+        )
+        return (
+            *head,
+            matching,
+            *self._check_signature(login, token, identity.keys, policy=False),
+            _enabled(identity),
+        ), token
+
+    def _check_policy_token(self, login: DeviceLogin, token: SasToken) -> tuple[Check, ...]:
+        policy = login.hub.policies.get(token.key_name)
+        known = check(
+            "sas.policy",
+            passed=policy is not None,
+            detail=f"the token names the policy {token.key_name!r}"
+            + ("" if policy else ", which this hub does not have"),
+            fix=f"use one of {', '.join(sorted(login.hub.policies))}, or leave skn out and sign with the device's"
+            f" own key",
+        )
+        if policy is None:
+            return (known,)
+        right = check(
+            "sas.right",
+            passed=policy.grants(Right.DEVICE_CONNECT),
+            detail=f"the policy has the rights {policy.rights}",
+            fix="use a policy with DeviceConnect, such as 'device'",
+        )
+        return (known, right, *self._check_signature(login, token, policy.keys, policy=True))
+
+    def _check_signature(
+        self, login: DeviceLogin, token: SasToken, keys: tuple[str, ...], *, policy: bool
+    ) -> tuple[Check, ...]:
+        path = ["devices", login.device_id]
+        if login.module_id:
+            path += ["modules", login.module_id]
+        hosts = dict.fromkeys((login.hub.host_name, login.host))
+        return check_token(token, keys, tuple(hosts), path, policy=policy, now=self._clock())
+
+    def _report(
+        self,
+        login: DeviceLogin,
+        credential: Credential,
+        checks: tuple[Check, ...],
+        tracking_id: str,
+        code: int,
+    ) -> Report:
+        attempt = Attempt("hub", login.hub.name, "connect", _name(login), credential.describe(), credential.peer)
+        return refused_report(attempt, checks, tracking_id, self._clock(), f"CONNACK 5 over MQTT, {code} elsewhere")
+
+
+def refused_report(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str, now: int, answer: str) -> Report:
+    """The report of one refused attempt."""
+    return Report(
+        tracking_id=tracking_id,
+        time=now,
+        service=attempt.service,
+        scope=attempt.scope,
+        operation=attempt.operation,
+        subject=attempt.subject,
+        verdict="refused",
+        answer=answer,
+        credential=attempt.credential,
+        peer=attempt.peer,
+        checks=checks,
+    )
+
+
+def _name(login: DeviceLogin) -> str:
+    return f"{login.device_id}/{login.module_id}" if login.module_id else login.device_id
+
+
+def _exists(login: DeviceLogin, identity: Identity | None) -> Check:
+    return check(
+        "device.exists",
+        passed=identity is not None,
+        detail=f"hub {login.hub.name} has {'the' if identity else 'no'} identity {_name(login)!r} (ids are"
+        f" case-sensitive)",
+        fix=f"let the device register with the provisioning service, or create it: muster device create"
+        f" {login.device_id}",
+    )
+
+
+def _enabled(identity: Identity) -> Check:
+    reason = f" ({identity.status_reason})" if identity.status_reason else ""
+    return check(
+        "device.enabled",
+        passed=identity.status == "enabled",
+        detail=f"the identity is {identity.status}{reason}",
+        fix="set its status to enabled in the registry",
+    )
+
+
+def _method(identity: Identity, token: SasToken | None) -> str:
+    if token is None:
+        return authentication_method("module" if identity.module_id else "device", "x509Certificate", "external")
+    if token.key_name:
+        return authentication_method("hub", "sas", "iothub")
+    return authentication_method("module" if identity.module_id else "device", "sas", "iothub")

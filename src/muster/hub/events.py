@@ -1,0 +1,240 @@
+"""The event log of a hub: accept messages in batches, acknowledge them after the commit, read and follow them.
+
+All connections hand in what they read; what gathers while one commit runs is written by the next, in one
+transaction (style-models.md 11.4 c). Sequence numbers are reserved in that same transaction, under the lock of the
+partition's row, so a partition's rows become visible in their order. Sources: hub-device.md 4, hub-service.md 8.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from muster.bus.bus import Bus
+from muster.domain.documents import read
+from muster.domain.message import Event, Origin
+from muster.store.database import Database, Row, Transaction
+
+MAXIMUM_READ = 1000
+
+_COLUMNS = (
+    "hub",
+    "partition",
+    "sequence_number",
+    "event_offset",
+    "enqueued_time",
+    "source",
+    "device_id",
+    "module_id",
+    "generation_id",
+    "authentication_method",
+    "model_id",
+    "system_properties",
+    "application_properties",
+    "body",
+)
+_EVENT = (
+    "partition, sequence_number, event_offset, enqueued_time, source, device_id, module_id, generation_id,"
+    " authentication_method, model_id, system_properties, application_properties, body"
+)
+
+Stamps = tuple[str, str, str, str, str, str]
+"""Source, device id, module id, generation id, authentication method, model id: the same for all messages of a
+connection.
+"""
+
+NewEvent = tuple[Stamps, str, str, bytes]
+"""Stamps, system properties and application properties as JSON text, body."""
+
+Committed = Callable[[BaseException | None], None]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What gathered for one hub, by partition, and who waits for its commit."""
+
+    events: dict[int, list[NewEvent]]
+    waiting: list[Committed]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader goes on: the next sequence number to read in each partition."""
+
+    next_sequence_numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "-".join(str(number) for number in self.next_sequence_numbers)
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Raises ValueError for text that ``str`` did not make."""
+        numbers = tuple(int(part) for part in text.split("-"))
+        if any(number < 0 for number in numbers):
+            raise ValueError(text)
+        return cls(numbers)
+
+
+class EventLog:
+    """The event logs of all hubs."""
+
+    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._bus = bus
+        self._clock = clock
+        self._gathering: dict[str, _Batch] = {}
+        self._writing: set[str] = set()
+
+    def append(self, hub: str, partition: int, events: Sequence[NewEvent], committed: Committed) -> None:
+        """Take the events of one connection, in their order. ``committed(error)`` is called on the loop when they are
+        on disk, in the order of the calls for one hub, or with the error that kept them from it.
+        """
+        batch = self._gathering.get(hub)
+        if batch is None:
+            batch = self._gathering[hub] = _Batch({}, [])
+            if hub not in self._writing:
+                asyncio.get_running_loop().call_soon(self._write, hub)
+        batch.events.setdefault(partition, []).extend(events)
+        batch.waiting.append(committed)
+
+    def _write(self, hub: str) -> None:
+        batch = self._gathering.pop(hub)
+        self._writing.add(hub)
+
+        async def body(tx: Transaction) -> None:
+            await self._insert(tx, hub, batch.events)
+
+        def done(_result: None, error: BaseException | None) -> None:
+            self._writing.discard(hub)
+            if hub in self._gathering:
+                self._write(hub)
+            for committed in batch.waiting:
+                committed(error)
+            if error is None:
+                self._bus.publish(events_subject(hub), b"")
+
+        try:
+            self._database.submit(body, done)
+        except Exception as error:  # noqa: BLE001 - whatever refused the batch is told to those who wait for it
+            asyncio.get_running_loop().call_soon(done, None, error)
+
+    async def _insert(self, tx: Transaction, hub: str, events: dict[int, list[NewEvent]]) -> None:
+        now = self._clock()
+        rows: list[tuple[Any, ...]] = []
+        for partition, new in sorted(events.items()):
+            size = sum(len(event[3]) for event in new)
+            reserved = await tx.fetch_one(
+                "UPDATE event_partition SET next_sequence_number = next_sequence_number + :count, next_offset ="
+                " next_offset + :size"
+                " WHERE hub = :hub AND partition = :partition RETURNING next_sequence_number, next_offset",
+                count=len(new),
+                size=size + len(new),
+                hub=hub,
+                partition=partition,
+            )
+            assert reserved is not None, f"hub {hub} has no partition {partition}"
+            number = reserved[0] - len(new)
+            offset = reserved[1] - size - len(new)
+            for stamps, system, application, body in new:
+                rows.append((hub, partition, number, offset, now, *stamps, system, application, body))
+                number += 1
+                offset += len(body) + 1
+        await tx.insert_rows("event", _COLUMNS, rows)
+
+    async def positions(self, hub: str) -> tuple[Position, Position]:
+        """The oldest readable and the next new position of a hub."""
+        newest = await self._database.fetch_all(
+            "SELECT next_sequence_number FROM event_partition WHERE hub = :hub ORDER BY partition", hub=hub
+        )
+        oldest = []
+        for partition in range(len(newest)):
+            row = await self._database.fetch_one(
+                "SELECT min(sequence_number) FROM event WHERE hub = :hub AND partition = :partition",
+                hub=hub,
+                partition=partition,
+            )
+            oldest.append(row[0] if row and row[0] is not None else newest[partition][0])
+        return Position(tuple(oldest)), Position(tuple(row[0] for row in newest))
+
+    async def read(
+        self, hub: str, position: Position, limit: int, partition: int | None = None
+    ) -> tuple[list[Event], Position]:
+        """Up to ``limit`` events from ``position`` on, in the order of each partition, and where to go on."""
+        limit = max(1, min(limit, MAXIMUM_READ))
+        numbers = list(position.next_sequence_numbers)
+        events: list[Event] = []
+        for index in range(len(numbers)) if partition is None else (partition,):
+            if len(events) >= limit:
+                break
+            rows = await self._database.fetch_all(
+                f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition AND sequence_number >= :number"
+                " ORDER BY sequence_number LIMIT :limit",
+                hub=hub,
+                partition=index,
+                number=numbers[index],
+                limit=limit - len(events),
+            )
+            events += [_event(row) for row in rows]
+            if rows:
+                numbers[index] = rows[-1][1] + 1
+        return events, Position(tuple(numbers))
+
+    async def follow(
+        self, hub: str, position: Position, partition: int | None = None, *, idle: float
+    ) -> AsyncIterator[tuple[list[Event], Position]]:
+        """Endlessly what ``read`` gives, as it is committed; an empty list after ``idle`` seconds without events."""
+        wake = asyncio.Event()
+        subscription = self._bus.subscribe(events_subject(hub), lambda _data: wake.set())
+        try:
+            while True:
+                wake.clear()
+                events, position = await self.read(hub, position, 100, partition)
+                if not events:
+                    try:
+                        await asyncio.wait_for(wake.wait(), idle)
+                        continue
+                    except TimeoutError:
+                        pass
+                yield events, position
+        finally:
+            subscription.close()
+
+    async def latest(self, hub: str, limit: int) -> list[Event]:
+        """The newest events of a hub, newest first."""
+        _, newest = await self.positions(hub)
+        events: list[Event] = []
+        for partition in range(len(newest.next_sequence_numbers)):
+            rows = await self._database.fetch_all(
+                f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition"
+                " ORDER BY sequence_number DESC LIMIT :limit",
+                hub=hub,
+                partition=partition,
+                limit=limit,
+            )
+            events += [_event(row) for row in rows]
+        return sorted(events, key=lambda event: (event.enqueued_time, event.sequence_number), reverse=True)[:limit]
+
+
+def events_subject(hub: str) -> str:
+    """The bus subject on which readers of a hub's log hear that there is more."""
+    return f"events.{hub}"
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        partition=row[0],
+        sequence_number=row[1],
+        offset=str(row[2]),
+        enqueued_time=row[3],
+        source=row[4],
+        origin=Origin(
+            device_id=row[5],
+            module_id=row[6],
+            generation_id=row[7],
+            authentication_method=row[8],
+            model_id=row[9],
+        ),
+        system_properties=read(row[10], dict[str, Any]),
+        application_properties=read(row[11], dict[str, Any]),
+        body=row[12],
+    )

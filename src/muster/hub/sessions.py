@@ -1,0 +1,137 @@
+"""Who is connected: the newest connection of an identity wins, and the registry shows its state.
+
+A connection gives one callable, ``deliver``, through which the hub speaks to it (style-models.md 11.5, the down
+surface). Not here: authentication, and any protocol.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from muster.bus.bus import Bus, Subscription
+from muster.hub.authentication import Principal
+from muster.hub.devices import identity_changed_subject
+from muster.store.database import Database, DatabaseUnavailableError, Transaction
+
+_log = logging.getLogger("muster.hub")
+
+
+class Notice(StrEnum):
+    """What the hub tells a connection."""
+
+    DISPLACED = "displaced"
+    IDENTITY_CHANGED = "identity changed"
+
+
+Deliver = Callable[[Notice], None]
+
+
+@dataclass(slots=True)
+class Session:
+    """One attached connection. ``session_id`` is unique for each attach."""
+
+    principal: Principal
+    session_id: str
+    deliver: Deliver
+    subscription: Subscription | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        identity = self.principal.identity
+        return (self.principal.hub.name, identity.device_id, identity.module_id)
+
+
+class Sessions:
+    """The connections of this node, and the connection state of all identities."""
+
+    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
+        self._database = database
+        self._bus = bus
+        self._clock = clock
+        self._entropy = entropy
+        self._here: dict[tuple[str, str, str], Session] = {}
+
+    @property
+    def count(self) -> int:
+        """How many identities are connected to this node."""
+        return len(self._here)
+
+    async def attach(self, principal: Principal, deliver: Deliver) -> Session:
+        """Make this the identity's only connection: an older one is told that it is displaced."""
+        session = Session(principal, self._entropy(16).hex(), deliver)
+        hub, device_id, module_id = session.key
+        older = self._here.pop(session.key, None)
+        if older is not None:
+            self._leave(older)
+            older.deliver(Notice.DISPLACED)
+        self._here[session.key] = session
+        session.subscription = self._bus.subscribe(
+            identity_changed_subject(hub, device_id), lambda _data: deliver(Notice.IDENTITY_CHANGED)
+        )
+        now = self._clock()
+
+        async def body(tx: Transaction) -> None:
+            await tx.execute(
+                "INSERT INTO connection (hub, device_id, module_id, session_id, connected,"
+                " connection_state_updated, last_activity)"
+                " VALUES (:hub, :device_id, :module_id, :session_id, :now, :now, :now)"
+                " ON CONFLICT (hub, device_id, module_id) DO UPDATE SET session_id = excluded.session_id,"
+                " connected = excluded.connected, last_activity = excluded.last_activity,"
+                " connection_state_updated = CASE WHEN connection.session_id IS NULL"
+                " THEN excluded.connection_state_updated ELSE connection.connection_state_updated END",
+                hub=hub,
+                device_id=device_id,
+                module_id=module_id,
+                session_id=session.session_id,
+                now=now,
+            )
+
+        await self._database.transact(body)
+        return session
+
+    def detach(self, session: Session) -> None:
+        """The connection is gone. A newer one of the same identity is left alone; the registry follows in a moment."""
+        self._leave(session)
+        if self._here.get(session.key) is session:
+            del self._here[session.key]
+        hub, device_id, module_id = session.key
+        now = self._clock()
+
+        async def body(tx: Transaction) -> None:
+            await tx.execute(
+                "UPDATE connection SET session_id = NULL, connection_state_updated = :now, last_activity = :now"
+                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id AND session_id = :session_id",
+                now=now,
+                hub=hub,
+                device_id=device_id,
+                module_id=module_id,
+                session_id=session.session_id,
+            )
+
+        def done(_result: None, error: BaseException | None) -> None:
+            if error is not None:
+                _log.warning("the connection state of %s was not stored: %s", device_id, error)
+
+        try:
+            self._database.submit(body, done)
+        except DatabaseUnavailableError as error:
+            done(None, error)
+
+    async def forget_all(self) -> None:
+        """At the start of a single node: whoever was connected when the process ended is not any more."""
+        now = self._clock()
+
+        async def body(tx: Transaction) -> None:
+            await tx.execute(
+                "UPDATE connection SET session_id = NULL, connection_state_updated = :now WHERE session_id IS NOT NULL",
+                now=now,
+            )
+
+        await self._database.transact(body)
+
+    @staticmethod
+    def _leave(session: Session) -> None:
+        if session.subscription is not None:
+            session.subscription.close()
+            session.subscription = None

@@ -1,0 +1,445 @@
+"""The composition root: build everything from the options, run, drain, stop. The one place that names adapters.
+
+Not here: rules of any service, and what is printed.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from muster.bus.bus import LocalBus
+from muster.config import (
+    AMQP_PORT,
+    DEVELOPMENT_ID_SCOPE,
+    DEVELOPMENT_KEY,
+    HTTPS_FALLBACK_PORT,
+    HTTPS_PORT,
+    MQTT_PORT,
+    ConfigurationError,
+    UpOptions,
+)
+from muster.data_directory import DataDirectory
+from muster.domain.access_policy import AccessPolicy
+from muster.domain.timestamp import SECOND, iso_utc
+from muster.dps.enrollments import Enrollments
+from muster.dps.registrations import Registrations
+from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.frontends.amqp import AmqpRefusal
+from muster.frontends.http import HttpFrontEnd
+from muster.frontends.listener import AddressMissingError, Listener, ListenError, PortRefusedError, Protocols
+from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.rest.app import create_app
+from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.muster import MusterApi
+from muster.frontends.rest.requests import Guard
+from muster.frontends.tls import ServerTls
+from muster.frontends.trace import Tracer
+from muster.hub.access import ServiceAccess
+from muster.hub.authentication import DeviceAuthentication
+from muster.hub.devices import Devices
+from muster.hub.events import EventLog
+from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hub, Hubs
+from muster.hub.reports import Reports
+from muster.hub.sessions import Sessions
+from muster.hub.twins import Twins
+from muster.observe import set_up_logging
+from muster.portal.app import create_portal
+from muster.store.database import Database, DatabaseError
+from muster.store.migration import migrate
+from muster.store.postgres import open_postgres
+from muster.store.sqlite import open_sqlite
+
+_log = logging.getLogger("muster.server")
+
+Clock = Callable[[], int]
+OnReady = Callable[[Mapping[str, Any]], None]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DRAIN_SECONDS = 5.0
+
+
+def run_up(options: UpOptions, on_ready: OnReady) -> int:
+    """``muster up``: serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigurationError."""
+    set_up_logging(options.log_level, options.log_format)
+    os.umask(0o077)
+    return uvloop.run(_up(options, on_ready))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a Muster serves: its host name, the names and addresses of its certificate, the addresses it binds."""
+
+    host: str
+    names: tuple[str, ...]
+    addresses: tuple[Address, ...]
+    bind: tuple[str, ...]
+    loopback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """Everything below the front ends."""
+
+    database: Database
+    hubs: Hubs
+    provisioning: ProvisioningServices
+    devices: Devices
+    twins: Twins
+    events: EventLog
+    sessions: Sessions
+    reports: Reports
+    enrollments: Enrollments
+    registrations: Registrations
+    authentication: DeviceAuthentication
+    access: ServiceAccess
+
+
+async def _up(options: UpOptions, on_ready: OnReady) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    place = _place(options)
+    with _data_directory(options) as directory:
+        async with contextlib.AsyncExitStack() as stack:
+            clock = _clock(options.clock_offset)
+            services = await _open_services(options, directory, place, clock)
+            stack.push_async_callback(services.database.close)
+            resumed = await services.registrations.start()
+            stack.push_async_callback(services.registrations.stop)
+            server = _Server(options, directory, place, services, clock)
+            await server.start(stack)
+            if resumed:
+                _log.info("%d interrupted registrations are being finished", resumed)
+            on_ready(server.status)
+            await stop.wait()
+            _log.info("stopping")
+    return 0
+
+
+def _clock(offset: int) -> Clock:
+    """Microseconds UTC: the machine's time, shifted by ``--clock``."""
+    return lambda: time.time_ns() // 1000 + offset
+
+
+def _place(options: UpOptions) -> _Place:
+    """Raises ConfigurationError for an address that cannot be served so."""
+    if options.host_name is not None:
+        listen = options.listen or "0.0.0.0"  # noqa: S104 - asked for with --host-name: devices on a network are to reach it
+        return _named_place(options.host_name, listen)
+    bind = options.addresses or ("127.0.0.1", "::1")
+    addresses = tuple(_address(text) for text in bind)
+    for address in addresses:
+        if not address.is_loopback:
+            raise ConfigurationError(
+                f"{address} is not a loopback address, and the development identity has well-known keys."
+                f" For devices on a network: muster up --host-name NAME --listen {address}"
+            )
+    plain = "127.0.0.1" in bind
+    host = "localhost" if plain else str(addresses[0])
+    return _Place(host, ("localhost",) if plain else (), addresses, tuple(str(one) for one in addresses), loopback=True)
+
+
+def _named_place(host: str, listen: str) -> _Place:
+    bound = _address(listen)
+    addresses = () if bound.is_unspecified else (bound,)
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return _Place(host.lower(), (host.lower(),), addresses, (listen,), loopback=False)
+    return _Place(host, (), tuple(dict.fromkeys((literal, *addresses))), (listen,), loopback=False)
+
+
+def _address(text: str) -> Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is not an IP address such as 127.0.0.2.") from None
+
+
+@contextlib.contextmanager
+def _data_directory(options: UpOptions) -> Iterator[DataDirectory]:
+    path = options.data_directory
+    if options.ephemeral:
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or None
+        path = Path(tempfile.mkdtemp(prefix="muster-", dir=runtime))
+    directory = DataDirectory(path, ephemeral=options.ephemeral)
+    try:
+        yield directory
+    finally:
+        directory.close()
+
+
+async def _open_services(options: UpOptions, directory: DataDirectory, place: _Place, clock: Clock) -> _Services:
+    database = await _open_database(options, directory)
+    try:
+        await migrate(database, clock())
+        services = _build_services(database, clock)
+        hub, provisioning = await _ensure_identity(services, place)
+        _require_matching_keys(place, hub, provisioning, directory)
+        await services.sessions.forget_all()
+    except BaseException:
+        await database.close()
+        raise
+    return services
+
+
+async def _open_database(options: UpOptions, directory: DataDirectory) -> Database:
+    try:
+        if options.database is not None:
+            return await open_postgres(options.database)
+        return await open_sqlite(directory.database, durable=not options.ephemeral)
+    except DatabaseError as error:
+        raise ConfigurationError(f"The database cannot be opened: {error}") from error
+
+
+def _build_services(database: Database, clock: Clock) -> _Services:
+    entropy = os.urandom
+    bus = LocalBus()
+    hubs = Hubs(database, clock, entropy, any_host=True)
+    provisioning = ProvisioningServices(database, clock, entropy)
+    reports = Reports(database, clock, entropy)
+    devices = Devices(database, bus, clock, entropy)
+    enrollments = Enrollments(database, clock, entropy)
+    return _Services(
+        database=database,
+        hubs=hubs,
+        provisioning=provisioning,
+        devices=devices,
+        twins=Twins(database, devices),
+        events=EventLog(database, bus, clock),
+        sessions=Sessions(database, bus, clock, entropy),
+        reports=reports,
+        enrollments=enrollments,
+        registrations=Registrations(database, provisioning, enrollments, devices, reports, clock, entropy),
+        authentication=DeviceAuthentication(devices, reports, clock),
+        access=ServiceAccess(reports, clock),
+    )
+
+
+async def _ensure_identity(services: _Services, place: _Place) -> tuple[Hub, ProvisioningService]:
+    """The hub and provisioning service of this data, made at the first start, served under this start's host name."""
+    key = DEVELOPMENT_KEY if place.loopback else None
+    await services.hubs.load()
+    await services.provisioning.load()
+    known = services.hubs.all
+    name = known[0].name if known else _hub_name(place.host)
+    hub = await services.hubs.ensure(name, place.host, partition_count=DEFAULT_PARTITION_COUNT, well_known_key=key)
+    scope = services.provisioning.scope or (DEVELOPMENT_ID_SCOPE if place.loopback else _new_id_scope())
+    provisioning = await services.provisioning.ensure(scope, place.host, (hub,), well_known_key=key)
+    return hub, provisioning
+
+
+def _hub_name(host: str) -> str:
+    """The first label of a host name, as clients compute it (hub-service.md 0.2); an IP address as it is."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.partition(".")[0]
+    return host
+
+
+def _new_id_scope() -> str:
+    return f"0ne{os.urandom(4).hex().upper()}"
+
+
+def _require_matching_keys(
+    place: _Place, hub: Hub, provisioning: ProvisioningService, directory: DataDirectory
+) -> None:
+    """Data with well-known keys is never served beyond loopback (DESIGN.md 5)."""
+    if not place.loopback and _is_well_known(hub, provisioning):
+        raise ConfigurationError(
+            f"The data directory {directory.path} holds the well-known development keys, which must not be served on a"
+            " network. Use another --data-dir: keys are generated there."
+        )
+
+
+def _is_well_known(hub: Hub, provisioning: ProvisioningService) -> bool:
+    policies = (*hub.policies.values(), *provisioning.policies.values())
+    return any(DEVELOPMENT_KEY in policy.keys for policy in policies)
+
+
+class _Server:
+    """The listeners of one Muster and what they report of themselves."""
+
+    def __init__(
+        self, options: UpOptions, directory: DataDirectory, place: _Place, services: _Services, clock: Clock
+    ) -> None:
+        self._options = options
+        self._directory = directory
+        self._place = place
+        self._services = services
+        self._clock = clock
+        self._started = clock()
+        self._https_port = HTTPS_PORT
+        self._start_token = None if place.loopback else os.urandom(16).hex()
+        self._endpoints: list[dict[str, Any]] = []
+        self._bound: list[str] = []
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Listen everywhere; ``stack`` gets what undoes it. Raises ConfigurationError when a port cannot be had."""
+        credential = self._directory.server_certificate(
+            self._place.names, self._place.addresses, time.time_ns() // 1000
+        )
+        tracer = Tracer(self._options.trace, self._clock) if self._options.trace else None
+        if tracer is not None:
+            stack.callback(tracer.close)
+        host_names = frozenset({self._place.host, *self._place.names, "localhost", "127.0.0.1", "::1"})
+        listener = Listener(
+            self._protocols(host_names),
+            tls=ServerTls(credential.certificate_pem, credential.key_pem),
+            tap_factory=tracer.tap if tracer else None,
+        )
+        stack.push_async_callback(listener.drain, DRAIN_SECONDS)
+        portal = Listener(Protocols(http=HttpFrontEnd(self._portal(host_names)).protocol), tls=None)
+        stack.push_async_callback(portal.close)
+        try:
+            await self._listen(listener, portal)
+        except ListenError as error:
+            raise ConfigurationError(f"{error}.") from error
+        self._directory.write_status(self.status)
+
+    def _protocols(self, host_names: frozenset[str]) -> Protocols:
+        services = self._services
+        guard = Guard(services.reports.new_tracking_id, self._clock)
+        dps = DpsServiceApi(services.provisioning, services.enrollments, services.registrations, services.access)
+        hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+        muster = MusterApi(
+            services.hubs,
+            services.provisioning,
+            services.events,
+            services.reports,
+            services.access,
+            host_names,
+            self.describe,
+        )
+        mqtt = MqttFrontEnd(
+            services.hubs,
+            services.authentication,
+            services.sessions,
+            services.events,
+            services.registrations,
+            self._clock,
+        )
+        app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
+        http = HttpFrontEnd(app, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        return Protocols(http=http.protocol, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+
+    def _portal(self, host_names: frozenset[str]) -> Any:
+        services = self._services
+        return create_portal(
+            provisioning=services.provisioning,
+            enrollments=services.enrollments,
+            registrations=services.registrations,
+            hubs=services.hubs,
+            events=services.events,
+            reports=services.reports,
+            host_names=host_names,
+            clock=self._clock,
+            start_token=self._start_token,
+            ca_certificate=self._directory.ca_file.read_bytes(),
+            describe=self.describe,
+        )
+
+    async def _listen(self, listener: Listener, portal: Listener) -> None:
+        for address in self._place.bind:
+            try:
+                await listener.listen(address, MQTT_PORT)
+            except AddressMissingError:
+                if address == "::1" and not self._options.addresses:
+                    continue  # the banner tells of it
+                raise
+            self._bound.append(address)
+            await listener.listen(address, AMQP_PORT)
+            await self._listen_https(listener, address)
+            await portal.listen(address, self._options.portal_port)
+            ports = (MQTT_PORT, AMQP_PORT, self._https_port)
+            self._endpoints += [{"address": address, "port": port} for port in ports]
+
+    async def _listen_https(self, listener: Listener, address: str) -> None:
+        try:
+            await listener.listen(address, self._https_port)
+        except PortRefusedError:
+            self._https_port = HTTPS_FALLBACK_PORT
+            await listener.listen(address, self._https_port)
+
+    def describe(self) -> dict[str, Any]:
+        """What anyone may know; no secrets."""
+        services = self._services
+        return {
+            "version": version("muster-iot"),
+            "mode": "up",
+            "uptimeSeconds": (self._clock() - self._started) // SECOND,
+            "clockOffsetSeconds": self._options.clock_offset // SECOND,
+            "idScope": services.provisioning.first.id_scope,
+            "provisioningHost": services.provisioning.first.host_name,
+            "hubs": [{"name": hub.name, "host": hub.host_name} for hub in services.hubs.all],
+            "persistence": self._persistence(),
+        }
+
+    def _persistence(self) -> str:
+        if self._options.database is not None:
+            return "PostgreSQL"
+        if self._options.ephemeral:
+            return "ephemeral: everything is removed at the end"
+        return f"SQLite in {self._directory.path}"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The content of ``status.json``, secrets included."""
+        services = self._services
+        provisioning = services.provisioning.first
+        hubs = services.hubs.all
+        return {
+            "version": version("muster-iot"),
+            "pid": os.getpid(),
+            "mode": "up",
+            "started": iso_utc(self._started),
+            "clockOffsetSeconds": self._options.clock_offset // SECOND,
+            "dataDirectory": str(self._directory.path),
+            "persistence": self._persistence(),
+            "caFile": str(self._directory.ca_file),
+            "trustFile": str(self._directory.trust_file),
+            "provisioningService": {
+                "host": provisioning.host_name,
+                "idScope": provisioning.id_scope,
+                "connectionString": _connection_string(
+                    provisioning.host_name, provisioning.policies["provisioningserviceowner"]
+                ),
+            },
+            "hubs": [
+                {
+                    "name": hub.name,
+                    "host": hub.host_name,
+                    "connectionString": _connection_string(hub.host_name, hub.policies["iothubowner"]),
+                }
+                for hub in hubs
+            ],
+            "endpoints": self._endpoints,
+            "httpsPort": self._https_port,
+            "addresses": self._bound,
+            "portal": self._portal_address(),
+            "wellKnownIdentity": _is_well_known(hubs[0], provisioning),
+        }
+
+    def _portal_address(self) -> str:
+        host = f"[{self._place.host}]" if ":" in self._place.host else self._place.host
+        query = f"?token={self._start_token}" if self._start_token else ""
+        return f"http://{host}:{self._options.portal_port}/{query}"
+
+
+def _connection_string(host: str, policy: AccessPolicy) -> str:
+    return f"HostName={host};SharedAccessKeyName={policy.name};SharedAccessKey={policy.primary_key}"
