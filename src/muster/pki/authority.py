@@ -84,9 +84,7 @@ def names_outside(certificate_pem: bytes, names: Sequence[str], addresses: Seque
     """Which of ``names`` and ``addresses`` this CA may not certify by its name constraints; empty is good."""
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     try:
-        permitted = certificate.extensions.get_extension_for_class(
-            x509.NameConstraints
-        ).value.permitted_subtrees
+        permitted = certificate.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
     except x509.ExtensionNotFound:
         return []
     limits = permitted or ()
@@ -114,9 +112,7 @@ def issue_server_certificate(
     if outside:
         raise AuthorityError(f"the CA {_common_name(issuer)!r} may not certify {', '.join(outside)}")
     if issuer.not_valid_after_utc <= _moment(now):
-        raise AuthorityError(
-            f"the CA {_common_name(issuer)!r} has expired on {issuer.not_valid_after_utc:%Y-%m-%d}"
-        )
+        raise AuthorityError(f"the CA {_common_name(issuer)!r} has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
     if not (names or addresses):
         raise AuthorityError("a server certificate needs a name or an address")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -145,9 +141,7 @@ def create_device_certificate(
     ``key_kind`` is one of KEY_KINDS. Raises AuthorityError.
     """
     if not 0 < len(common_name) <= COMMON_NAME_LENGTH:
-        raise AuthorityError(
-            f"a common name has 1 to {COMMON_NAME_LENGTH} characters, not {len(common_name)}"
-        )
+        raise AuthorityError(f"a common name has 1 to {COMMON_NAME_LENGTH} characters, not {len(common_name)}")
     if pass_phrase is not None and not 0 < len(pass_phrase.encode()) <= _LONGEST_PASS_PHRASE:
         raise AuthorityError(f"a pass phrase has 1 to {_LONGEST_PASS_PHRASE} bytes")
     key = _make_key(key_kind)
@@ -181,9 +175,7 @@ def _self_signed_authority(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key, signs_certificates=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         .add_extension(_name_constraints(names, networks), critical=True)
     )
     return _credential(builder.sign(key, hashes.SHA256()), key, NoEncryption())
@@ -218,9 +210,7 @@ def _builder(
     )
 
 
-def _credential(
-    certificate: x509.Certificate, key: PrivateKey, encryption: KeySerializationEncryption
-) -> Credential:
+def _credential(certificate: x509.Certificate, key: PrivateKey, encryption: KeySerializationEncryption) -> Credential:
     return Credential(
         certificate.public_bytes(Encoding.PEM),
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),
@@ -279,9 +269,7 @@ def _dns_name(name: str) -> x509.DNSName:
     try:
         return x509.DNSName(name)
     except ValueError:
-        raise AuthorityError(
-            f"{name!r} is no DNS name: write it in ASCII, international names as xn--"
-        ) from None
+        raise AuthorityError(f"{name!r} is no DNS name: write it in ASCII, international names as xn--") from None
 
 
 def _is_below(name: str, domain: str) -> bool:

@@ -307,9 +307,7 @@ def _read_extensions(data: bytes, fields: list[der.Element]) -> dict[str, bytes]
         for wrapper in (_inner(data, field) for field in fields if field[0] == _EXTENSIONS_TAG):
             for extension in der.read_sequence(data, wrapper):
                 identifier, *_, value = der.read_sequence(data, extension)
-                extensions.setdefault(
-                    der.object_identifier(_contents(data, identifier)), _contents(data, value)
-                )
+                extensions.setdefault(der.object_identifier(_contents(data, identifier)), _contents(data, value))
     except ValueError:  # not DER, or an extension of fewer than two parts
         return {}
     return extensions
@@ -332,6 +330,8 @@ def _read_is_ca(value: bytes, element: der.Element) -> bool:
 
 
 def _read_key_usage(value: bytes, element: der.Element) -> tuple[str, ...]:
+    if element[0] != der.BIT_STRING:
+        raise der.DerError("a BIT STRING was expected")
     bits = _contents(value, element)[1:]
     names = enumerate(object_identifiers.KEY_USAGES)
     return tuple(name for bit, name in names if bit // 8 < len(bits) and bits[bit // 8] & 0x80 >> bit % 8)

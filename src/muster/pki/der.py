@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 BOOLEAN = 0x01
+BIT_STRING = 0x03
 OBJECT_IDENTIFIER = 0x06
 SEQUENCE = 0x30
 

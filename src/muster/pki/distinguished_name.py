@@ -37,9 +37,7 @@ def read_name(data: bytes, element: der.Element) -> tuple[str, str | None]:
     common_name = None
     for _, start, end in der.read_sequence(data, element):
         attributes = [_attribute(data, item) for item in der.read_elements(data, start, end)]
-        parts.append(
-            " + ".join(f"{_LABELS.get(kind, f'OID.{kind}')}={_quoted(value)}" for kind, value in attributes)
-        )
+        parts.append(" + ".join(f"{_LABELS.get(kind, f'OID.{kind}')}={_quoted(value)}" for kind, value in attributes))
         common_name = next((value for kind, value in attributes if kind == COMMON_NAME), common_name)
     return ", ".join(reversed(parts)), common_name
 
