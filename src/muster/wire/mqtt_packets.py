@@ -71,7 +71,7 @@ class Packet(Record):
 
     def encode(self) -> bytes:
         """The bytes of the packet. Raises ValueError for a value that the protocol cannot carry."""
-        raise NotImplementedError  # pragma: no cover - every packet has its own
+        raise NotImplementedError
 
 
 class Will(Record):
@@ -125,6 +125,7 @@ class Connect(Packet):
         )
 
     def encode(self) -> bytes:
+        _require(0 <= self.keep_alive <= 0xFFFF, f"a keep alive of {self.keep_alive} s does not fit")
         flags = 0x02 if self.clean_session else 0
         payload = [_text(self.client_id.encode())]
         if self.will is not None:
@@ -301,9 +302,7 @@ class Suback(Packet):
     def encode(self) -> bytes:
         _require(len(self.return_codes) > 0, "SUBACK without a return code [MQTT-3.8.4-5]")
         for code in self.return_codes:
-            _require(
-                code in (0, 1, 2, SUBSCRIPTION_FAILED), f"SUBACK has no return code {code} [MQTT-3.9.3-2]"
-            )
+            _require(code in (0, 1, 2, SUBSCRIPTION_FAILED), f"SUBACK has no return code {code} [MQTT-3.9.3-2]")
         return _packet(SUBACK << 4, _packet_id(self.packet_id) + bytes(self.return_codes))
 
 

@@ -129,9 +129,7 @@ class Violation(Record):
         return (self.kind, self.reason)
 
 
-Event = (
-    Connect | Publish | Puback | Pubrec | Pubcomp | Subscribe | Unsubscribe | Pingreq | Disconnect | Violation
-)
+Event = Connect | Publish | Puback | Pubrec | Pubcomp | Subscribe | Unsubscribe | Pingreq | Disconnect | Violation
 
 
 class _Refused(Exception):  # noqa: N818 - carries a violation out of the parser; nobody else sees it
@@ -199,7 +197,7 @@ class MqttSession:
         self._held = bytearray()  # the core's own answers that wait for CONNACK
         self._partial = bytearray()  # an incomplete packet
         self._needed = 0  # how long `_partial` has to be before another look at it is worth while
-        self._topic = b"#"  # the last topic name that the fast path found valid; at first, one that never is
+        self._topic = b""  # the last topic name that the fast path found valid
         self._output: list[bytes] = []
         self._last_packet_id = 0
         self._in_flight: dict[int, int] = {}  # packet id -> type of the acknowledgement it waits for
@@ -342,7 +340,7 @@ class MqttSession:
             if following > end or name_end > following or length > longest:
                 break
             name = data[body + 2 : name_end]
-            if name != topic:
+            if name != topic or not name:
                 if not name or not name.isascii() or b"\0" in name or b"+" in name or b"#" in name:
                     break
                 topic = name
@@ -434,7 +432,7 @@ class MqttSession:
             self._received[packet.packet_id] = False
         return packet
 
-    def _on_acknowledgement(self, packet: Packet) -> Event | None:
+    def _on_acknowledgement(self, packet: Acknowledgement) -> Event | None:
         """Settles what is in flight. An identifier that is not in flight settles nothing and is tolerated."""
         if isinstance(packet, Puback) and self._in_flight.get(packet.packet_id) == PUBACK:
             del self._in_flight[packet.packet_id]

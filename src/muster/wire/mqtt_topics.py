@@ -63,9 +63,7 @@ def matches(topic_filter: bytes, topic_name: bytes) -> bool:
     name_levels = topic_name.split(b"/")
     for index, level in enumerate(filter_levels):
         if level == b"#":
-            return (
-                True  # "sport/#" matches "sport" as well: # stands for the parent and all below it (4.7.1.2)
-            )
+            return True  # "sport/#" matches "sport" as well: # stands for the parent and all below it (4.7.1.2)
         if index == len(name_levels) or level not in (b"+", name_levels[index]):
             return False
     return len(filter_levels) == len(name_levels)
