@@ -18,7 +18,6 @@ from muster.domain.twin import InitialTwin, JsonObject, require_valid
 from muster.pki.certificate import (
     Certificate,
     CertificateFormatError,
-    CertificateInfo,
     certificate_info,
     parse_certificate,
     read_certificates,
@@ -49,7 +48,7 @@ class X509CertificateWithInfo(Wire):
     """``certificate`` comes in and never goes out; ``info`` goes out (dps.md 4.7)."""
 
     certificate: str | None = None
-    info: CertificateInfo | JsonObject | None = None
+    info: JsonObject | None = None
 
 
 class X509Certificates(Wire):
@@ -269,10 +268,9 @@ def _read_certificate(
     )
 
 
-def _thumbprint(info: CertificateInfo | JsonObject | None) -> str:
-    fields = msgspec.to_builtins(info) if info is not None else {}
-    value = fields.get("sha1Thumbprint") or fields.get("sha256Thumbprint") or ""
-    return str(value).upper()
+def _thumbprint(info: JsonObject | None) -> str:
+    fields = info or {}
+    return str(fields.get("sha1Thumbprint") or fields.get("sha256Thumbprint") or "").upper()
 
 
 def service_view(enrollment: IndividualEnrollment) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class Devices:
             generation_id=generation_id(self._clock(), self._entropy(2)),
             etag=self._first_etag(),
             status=stored.status if stored else "enabled",
+            status_reason=stored.status_reason if stored else None,
             authentication_type=authentication.type,
             primary_key=authentication.primary_key,
             secondary_key=authentication.secondary_key,
@@ -185,7 +186,7 @@ class Devices:
         )
         if stored is None:
             await self._create(tx, hub, wanted, initial_twin)
-        else:
+        elif {**_written(stored), "etag": 0} != {**_written(wanted), "etag": 0}:
             await self._replace(tx, hub, stored, wanted)
 
     def announce_change(self, hub: str, device_id: str) -> None:
