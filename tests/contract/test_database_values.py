@@ -20,9 +20,7 @@ async def _tables(database: Database) -> None:
         await transaction.execute(
             "CREATE TABLE box (id BIGINT NOT NULL PRIMARY KEY, number BIGINT, text TEXT, data {bytes})"
         )
-        await transaction.execute(
-            "CREATE TABLE part (id BIGINT NOT NULL PRIMARY KEY, box BIGINT REFERENCES box (id))"
-        )
+        await transaction.execute("CREATE TABLE part (id BIGINT NOT NULL PRIMARY KEY, box BIGINT REFERENCES box (id))")
         await transaction.execute(
             "CREATE TABLE named (name TEXT NOT NULL UNIQUE, size BIGINT NOT NULL CHECK (size > 0))"
         )
@@ -76,9 +74,7 @@ async def test_insert_rows_takes_more_columns_than_fit_with_256_rows(database: D
     rows = [tuple(range(start, start + 200)) for start in range(300)]
 
     async def put(transaction: Transaction) -> None:
-        await transaction.execute(
-            f"CREATE TABLE wide ({', '.join(f'{column} BIGINT' for column in columns)})"
-        )
+        await transaction.execute(f"CREATE TABLE wide ({', '.join(f'{column} BIGINT' for column in columns)})")
         await transaction.insert_rows("wide", columns, rows)
 
     await database.transact(put)
@@ -90,9 +86,7 @@ async def test_execute_counts_the_rows_it_changed(database: Database):
         return [
             await transaction.execute("INSERT INTO box (id, number) VALUES (1, 1), (2, 2), (3, 3)"),
             await transaction.execute("INSERT INTO box (id) VALUES (1) ON CONFLICT DO NOTHING"),
-            await transaction.execute(
-                "UPDATE box SET number = number + :by WHERE number >= :least", by=1, least=2
-            ),
+            await transaction.execute("UPDATE box SET number = number + :by WHERE number >= :least", by=1, least=2),
             await transaction.execute("DELETE FROM box WHERE id = 99"),
             await transaction.execute("SELECT id FROM box"),
             await transaction.execute("CREATE TABLE other (id BIGINT)"),
@@ -150,9 +144,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("error", "sql", "params"), REFUSED)
-async def test_errors_are_the_ports_own(
-    database: Database, error: type[Exception], sql: str, params: dict[str, Value]
-):
+async def test_errors_are_the_ports_own(database: Database, error: type[Exception], sql: str, params: dict[str, Value]):
     async def put(transaction: Transaction) -> None:
         await transaction.execute("INSERT INTO box (id) VALUES (1)")
 
