@@ -51,9 +51,7 @@ def notices(status: Document) -> Iterator[tuple[str, ...]]:
 
 def describe_offset(seconds: int) -> str:
     """``400 days ahead``, ``2:00:00 behind``."""
-    return f"{timedelta(seconds=abs(seconds))} {'ahead' if seconds > 0 else 'behind'}".replace(
-        ", 0:00:00", ""
-    )
+    return f"{timedelta(seconds=abs(seconds))} {'ahead' if seconds > 0 else 'behind'}".replace(", 0:00:00", "")
 
 
 def endpoint_lines(status: Document) -> list[str]:
@@ -75,11 +73,16 @@ def _services(status: Document) -> str:
     provisioning = status["provisioningService"]
     rows = [("DPS", f"{provisioning['host']}, id scope {provisioning['idScope']}")]
     rows.extend(("IoT hub", str(hub["host"])) for hub in status["hubs"])
-    rows.append(("Portal", str(status["portal"])))
+    rows.append(("Portal", _portal(status)))
     rows.extend(("Listening on", line) for line in endpoint_lines(status))
     rows.append(("CA certificate", str(status["caFile"])))
     rows.extend(_connection_strings(status))
     return _rows(rows)
+
+
+def _portal(status: Document) -> str:
+    address, separator, _ = str(status["portal"]).partition("?")
+    return f"{address} (`muster status` shows it with its start token)" if separator else address
 
 
 def _connection_strings(status: Document) -> Iterator[tuple[str, str]]:

@@ -92,9 +92,7 @@ class Client:
         """Send one request, signed by ``access``. Raises RefusedError and UnreachableError."""
         data = None if body is None else json.dumps(body).encode()
         content = {"Content-Type": "application/json; charset=utf-8"} if data else {}
-        request = _Request(
-            access, method, location + _query_text(query), data, {**content, **(headers or {})}
-        )
+        request = _Request(access, method, location + _query_text(query), data, {**content, **(headers or {})})
         raw = self._exchange(request)
         if raw.status == http.client.UNAUTHORIZED and access is not None and self._learn_clock():
             raw = self._exchange(request)
@@ -241,9 +239,7 @@ class Client:
 
     def _unreachable(self, failures: list[OSError]) -> UnreachableError:
         tried = " and ".join(_url(address, port) for address, port in self.target.endpoints)
-        reasons = {
-            _reason(error): None for error in failures if not isinstance(error, ConnectionRefusedError)
-        }
+        reasons = {_reason(error): None for error in failures if not isinstance(error, ConnectionRefusedError)}
         why = f" ({'; '.join(reasons)})" if reasons else ""
         return UnreachableError(
             f"nothing answers on {tried}{why}",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from muster.cli.client import Client
 
 app = typer.Typer(
-    help="Manage the device identities of the hub.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage the device identities of the hub.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
 
 Document = dict[str, Any]
@@ -51,11 +51,7 @@ def list_devices(
     if output is Format.JSON:
         print_json(devices)
         return
-    print(
-        table_text(
-            ("DeviceId", "Status", "Authentication", "Connection", "Last Activity"), map(_row, devices)
-        )
-    )
+    print(table_text(("DeviceId", "Status", "Authentication", "Connection", "Last Activity"), map(_row, devices)))
 
 
 @app.command()
@@ -128,13 +124,9 @@ def device_connection_string(
 def new_identity(device_id: str, auth: Authentication, thumbprints: list[str], *, edge: bool) -> Document:
     """The body of a creating PUT. Raises CommandError for thumbprints that do not go with ``auth``."""
     if thumbprints and auth is not Authentication.SELF_SIGNED:
-        raise CommandError(
-            "--certificate goes with --auth selfSigned", "the other kinds do not compare thumbprints"
-        )
+        raise CommandError("--certificate goes with --auth selfSigned", "the other kinds do not compare thumbprints")
     if auth is Authentication.SELF_SIGNED and not 1 <= len(thumbprints) <= _SLOTS:
-        raise CommandError(
-            "--auth selfSigned takes one or two --certificate", "the primary one, then the secondary"
-        )
+        raise CommandError("--auth selfSigned takes one or two --certificate", "the primary one, then the secondary")
     authentication: Document = {"type": auth.value}
     if thumbprints:
         primary, secondary, *_ = [*thumbprints, None]

@@ -27,7 +27,9 @@ from muster.cli.output import Format, print_json, printable, record_text, short_
 if TYPE_CHECKING:
     from muster.cli.client import Client
 
-app = typer.Typer(help="Manage individual enrollments.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Manage individual enrollments.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 PAGE_SIZE = 100
 
@@ -46,9 +48,7 @@ InitialTwin = Annotated[
 ]
 Tag = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Tag of the initial twin; may be given again.", metavar="NAME=VALUE", show_default=False
-    ),
+    typer.Option(help="Tag of the initial twin; may be given again.", metavar="NAME=VALUE", show_default=False),
 ]
 Desired = Annotated[
     list[str] | None,
@@ -93,9 +93,7 @@ def create(
     edge: Annotated[bool, typer.Option("--edge", help="The device is an IoT Edge device.")] = False,
     allocation_policy: Allocation = None,
     iot_hub: IotHub = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Replace an enrollment that exists already.")
-    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Replace an enrollment that exists already.")] = False,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
@@ -277,9 +275,7 @@ def _find(client: "Client", registration_id: str) -> Document | None:
 
 def _put(client: "Client", document: Document, etag: str | None) -> Document:
     headers = {"If-Match": etag} if etag else {}
-    stored: Document = _request(
-        client, "PUT", str(document["registrationId"]), body=document, headers=headers
-    )
+    stored: Document = _request(client, "PUT", str(document["registrationId"]), body=document, headers=headers)
     return stored
 
 

@@ -81,9 +81,7 @@ def read_certificate(file: Path) -> EnrolledCertificate:
         first = read_certificates(content)[0]
         common_name = parse_certificate(first).common_name
     except CertificateFormatError as error:
-        advice = (
-            "the key stays on the device: give the .pem with the certificate" if b"KEY" in content else ""
-        )
+        advice = "the key stays on the device: give the .pem with the certificate" if b"KEY" in content else ""
         raise CommandError(f"{file} is not a certificate: {error}", advice) from error
     return EnrolledCertificate(base64.b64encode(first).decode("ascii"), common_name)
 
@@ -193,17 +191,13 @@ def read_json_object(text: str, option: str) -> Document:
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(
-                f"cannot read {source}: {getattr(error, 'strerror', None) or error}"
-            ) from error
+            raise CommandError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
     try:
         value = json.loads(text)
     except ValueError as error:
         raise CommandError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CommandError(
-            f"{source} is not a JSON object", 'such as {"tags": {}, "properties": {"desired": {}}}'
-        )
+        raise CommandError(f"{source} is not a JSON object", 'such as {"tags": {}, "properties": {"desired": {}}}')
     return value
 
 

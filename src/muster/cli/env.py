@@ -13,7 +13,7 @@ import typer
 from muster.cli.failure import CommandError
 from muster.cli.options import DataDirectory, find_status
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class Shell(StrEnum):

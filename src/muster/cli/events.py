@@ -9,7 +9,9 @@ import typer
 from muster.cli.options import ConnectionString, DataDirectory, Output, connect
 from muster.cli.output import Format, json_text, print_json, printable, short_time
 
-app = typer.Typer(help="Read and follow what devices send.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Read and follow what devices send.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 LOCATION = "/muster/v1/events"
 
@@ -17,9 +19,7 @@ Document = dict[str, Any]
 
 Device = Annotated[str | None, typer.Option(help="Only events of this device.", show_default=False)]
 Partition = Annotated[int | None, typer.Option(help="Only this partition.", min=0, show_default=False)]
-Source = Annotated[
-    str | None, typer.Option(help="Only events of this source, such as Telemetry.", show_default=False)
-]
+Source = Annotated[str | None, typer.Option(help="Only events of this source, such as Telemetry.", show_default=False)]
 From = Annotated[
     str,
     typer.Option(
@@ -37,9 +37,7 @@ def tail(
     start: From = "latest",
     partition: Partition = None,
     source: Source = None,
-    count: Annotated[
-        int | None, typer.Option(help="End after this many events.", min=1, show_default=False)
-    ] = None,
+    count: Annotated[int | None, typer.Option(help="End after this many events.", min=1, show_default=False)] = None,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
@@ -48,9 +46,7 @@ def tail(
     client = connect(connection_string, data_directory)
     query = _query(device, start, partition, source)
     left = count
-    stream = client.stream(
-        client.target.hub, LOCATION, query=query, opened=_say_that_it_flows(), pause=time.sleep
-    )
+    stream = client.stream(client.target.hub, LOCATION, query=query, opened=_say_that_it_flows(), pause=time.sleep)
     for item in stream:
         event = json.loads(item.data)
         print(json_text(event, indent=None) if output is Format.JSON else event_line(event), flush=True)
@@ -106,9 +102,7 @@ def _body_text(event: Document) -> str:
     return printable(event.get("body"))
 
 
-def _query(
-    device: str | None, start: str, partition: int | None, source: str | None
-) -> dict[str, str | int | None]:
+def _query(device: str | None, start: str, partition: int | None, source: str | None) -> dict[str, str | int | None]:
     if start not in ("earliest", "latest"):
         if not start.isdecimal():
             raise typer.BadParameter("is earliest, latest or a sequence number", param_hint="--from")

@@ -10,7 +10,9 @@ from muster.cli.output import Format, json_text, print_json, printable, record_t
 if TYPE_CHECKING:
     from muster.cli.client import Client
 
-app = typer.Typer(help="Show and delete registration records.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Show and delete registration records.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 RegistrationId = Annotated[str, typer.Argument(help="Registration id of the device.", show_default=False)]
 
@@ -65,9 +67,7 @@ def delete(
     print(f"deleted registration {printable(registration_id)}")
 
 
-def _request(
-    client: "Client", method: str, registration_id: str, headers: dict[str, str] | None = None
-) -> Any:
+def _request(client: "Client", method: str, registration_id: str, headers: dict[str, str] | None = None) -> Any:
     from muster.cli.client import DPS_API_VERSION, path
 
     return client.request(

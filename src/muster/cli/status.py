@@ -13,7 +13,7 @@ import typer
 from muster.cli.env import trust_variables
 from muster.cli.options import ConnectionString, DataDirectory, connect
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 Document = Mapping[str, Any]
 
@@ -66,9 +66,7 @@ def status_rows(status: Document, answer: Document) -> list[tuple[str, object]]:
         rows += [("IoT hub", hub["host"]), ("Hub connection string", hub["connectionString"])]
     rows += [("Portal", status["portal"]), ("CA certificate", status["caFile"])]
     rows += [("Trust bundle", status["trustFile"])]
-    return rows + [("Clock offset", f"{status['clockOffsetSeconds']} s")] * bool(
-        status.get("clockOffsetSeconds")
-    )
+    return rows + [("Clock offset", f"{status['clockOffsetSeconds']} s")] * bool(status.get("clockOffsetSeconds"))
 
 
 @app.command()

@@ -97,17 +97,13 @@ def find_status(
     running = list(ephemeral_statuses(environment))
     if len(running) > 1:
         choices = ", ".join(str(status["dataDirectory"]) for status in running)
-        raise CommandError(
-            f"{len(running)} ephemeral servers are running", f"choose one with --data-dir: {choices}"
-        )
+        raise CommandError(f"{len(running)} ephemeral servers are running", f"choose one with --data-dir: {choices}")
     return running[0] if running else None
 
 
 def ephemeral_statuses(environment: Mapping[str, str]) -> Iterator[Document]:
-    """The status files of this user's running ephemeral servers."""
-    roots = dict.fromkeys(
-        [environment.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), tempfile.gettempdir()]
-    )
+    """The status files of this user's running ephemeral servers, where ``muster.server`` makes their directories."""
+    roots = dict.fromkeys([environment.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), tempfile.gettempdir()])
     for root in roots:
         for file in sorted(Path(root).glob(f"{EPHEMERAL_PATTERN}/{STATUS_FILE}")):
             if _is_ours(file):
@@ -155,8 +151,7 @@ def target_from_status(status: Document) -> Target:
         return Target(
             provisioning=provisioning,
             hub=hub,
-            endpoints=tuple((_reachable(address), port) for address in addresses)
-            or ((provisioning.host, port),),
+            endpoints=tuple((_reachable(address), port) for address in addresses) or ((provisioning.host, port),),
             ca_file=Path(status["caFile"]),
             origin=origin,
             clock_offset=int(status.get("clockOffsetSeconds", 0)),
@@ -205,9 +200,7 @@ def split_host(text: str) -> tuple[str, int | None]:
 
 
 _FIELDS = ("HostName", "SharedAccessKeyName", "SharedAccessKey")
-_CONNECTION_STRING_FORM = (
-    "it looks like HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=<base64>"
-)
+_CONNECTION_STRING_FORM = "it looks like HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=<base64>"
 _LAST_PORT = 65535
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, not bound: a listener on all is reached by loopback
 
@@ -238,9 +231,7 @@ def _from_connection_string(text: str, nearby: Target | None, environment: Mappi
     access, port = parse_connection_string(text)
     if nearby is not None and access.host in (nearby.provisioning.host, nearby.hub.host):
         endpoints = nearby.endpoints if port is None else tuple((host, port) for host, _ in nearby.endpoints)
-        return replace(
-            nearby, provisioning=access, hub=access, endpoints=endpoints, origin="the connection string"
-        )
+        return replace(nearby, provisioning=access, hub=access, endpoints=endpoints, origin="the connection string")
     endpoint = (access.host, port or HTTPS_PORT)
     return Target(access, access, (endpoint,), _trust(environment), "the connection string")
 
@@ -267,4 +258,4 @@ def _is_ours(file: Path) -> bool:
         owner = file.stat().st_uid
     except OSError:
         return False
-    return not hasattr(os, "geteuid") or owner == os.geteuid()
+    return owner == os.geteuid()

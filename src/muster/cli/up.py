@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(rich_markup_mode=None)
+from muster.cli.failure import CommandError
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class LogLevel(StrEnum):
@@ -76,9 +78,7 @@ def up(
         str | None,
         typer.Option(help="Address to listen on with --host-name, such as 0.0.0.0.", show_default=False),
     ] = None,
-    data_dir: Annotated[Path, typer.Option(help="Where certificates, keys and data are kept.")] = Path(
-        ".muster"
-    ),
+    data_dir: Annotated[Path, typer.Option(help="Where certificates, keys and data are kept.")] = Path(".muster"),
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="Keep nothing: a private directory, removed at the end.")
     ] = False,
@@ -102,19 +102,13 @@ def up(
     Runs until Ctrl-C or SIGTERM. Nothing has to be configured; the banner says what to do next.
     """
     if listen and not host_name:
-        raise typer.BadParameter(
-            "needs --host-name, the name that devices use for this machine", param_hint="--listen"
-        )
+        raise typer.BadParameter("needs --host-name, the name that devices use for this machine", param_hint="--listen")
     if address and (host_name or listen):
-        raise typer.BadParameter(
-            "is for loopback; it excludes --host-name and --listen", param_hint="--address"
-        )
+        raise typer.BadParameter("is for loopback; it excludes --host-name and --listen", param_hint="--address")
     offset = _clock(clock)
 
-    import asyncio
-
-    from muster import server
-    from muster.config import UpOptions
+    from muster.config import ConfigurationError, UpOptions
+    from muster.server import run_up
 
     options = UpOptions(
         addresses=tuple(address or ()),
@@ -129,7 +123,11 @@ def up(
         log_level=log_level.value,
         log_format=log_format.value,
     )
-    raise typer.Exit(asyncio.run(server.run_up(options, on_ready=_print_banner)))
+    try:
+        code = run_up(options, _print_banner)
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+    raise typer.Exit(code)
 
 
 def _print_banner(status: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from muster.cli.failure import CommandError, RefusedError
 from muster.cli.options import ConnectionString, DataDirectory, Output, connect
 from muster.cli.output import Format, print_json, printable, short_time, table_text
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 Document = Mapping[str, Any]
 
@@ -94,9 +94,7 @@ def report_text(report: Document, marks: Marks) -> str:
     lines.append("")
     lines += [_check_line(check, marks) for check in report["checks"]]
     fixes = [
-        f"    {printable(check['id'])}: {printable(check['fix'])}"
-        for check in report["checks"]
-        if check.get("fix")
+        f"    {printable(check['id'])}: {printable(check['fix'])}" for check in report["checks"] if check.get("fix")
     ]
     if fixes:
         lines += ["", "  Fix", *fixes]

@@ -34,9 +34,7 @@ def status_document(directory: str = "/srv/project/.muster", **changes: Any) -> 
             }
         ],
         "endpoints": [
-            {"address": address, "port": port}
-            for address in ("127.0.0.1", "::1")
-            for port in (8883, 5671, 443)
+            {"address": address, "port": port} for address in ("127.0.0.1", "::1") for port in (8883, 5671, 443)
         ],
         "httpsPort": 443,
         "addresses": ["127.0.0.1", "::1"],

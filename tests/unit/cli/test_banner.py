@@ -34,6 +34,12 @@ def test_only_a_clear_yes_makes_keys_well_known(missing):
     assert "SharedAccessKey" not in render_banner(status_document(**missing))
 
 
+def test_the_start_token_of_the_portal_is_a_secret_too():
+    text = render_banner(secret_status(portal="http://plant.example:8080/?token=5ec2e7"))
+    assert "5ec2e7" not in text
+    assert "http://plant.example:8080/ (`muster status` shows it with its start token)" in text
+
+
 def test_a_refused_port_443_says_who_loses_what_and_how_to_fix_it():
     text = render_banner(status_document(httpsPort=8443))
     assert "! Port 443 was refused" in text

@@ -166,10 +166,7 @@ def test_a_token_is_signed_again_by_the_clock_of_the_server(server, make_client)
         "/muster/v1/status": [(200, {"clockOffsetSeconds": 86400})],
     }
     assert make_client().request(ACCESS, "GET", "/devices").document == []
-    expiries = [
-        parse_token(request[2]["Authorization"]).expiry
-        for request in (server.requests[0], server.requests[2])
-    ]
+    expiries = [parse_token(request[2]["Authorization"]).expiry for request in (server.requests[0], server.requests[2])]
     assert expiries[1] - expiries[0] == 86_400_000_000
 
 

@@ -26,10 +26,7 @@ def test_a_device_is_shown_without_its_keys():
 
 
 def test_the_connection_string_of_a_device_holds_its_key():
-    assert (
-        device_string("localhost", IDENTITY)
-        == f"HostName=localhost;DeviceId=pump-01;SharedAccessKey={SECRET_KEY}"
-    )
+    assert device_string("localhost", IDENTITY) == f"HostName=localhost;DeviceId=pump-01;SharedAccessKey={SECRET_KEY}"
 
 
 def test_a_device_with_a_certificate_has_no_key_in_it():

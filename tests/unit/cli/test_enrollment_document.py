@@ -111,9 +111,7 @@ def test_the_first_certificate_of_a_chain_is_the_devices(tmp_path, credential):
     file = tmp_path / "chain.pem"
     file.write_bytes(credential.certificate_pem + other.certificate_pem)
     enrolled = read_certificate(file)
-    assert [parse_certificate(der).common_name for der in read_certificates(enrolled.content)] == [
-        "raspberrypi-b"
-    ]
+    assert [parse_certificate(der).common_name for der in read_certificates(enrolled.content)] == ["raspberrypi-b"]
 
 
 def test_a_key_is_not_taken_for_a_certificate(tmp_path, credential):

@@ -17,27 +17,20 @@ def test_bundles_go_where_trust_is_replaced_and_the_ca_where_it_is_added():
 
 def test_a_posix_shell_gets_back_what_went_in():
     script = render_exports({"VALUE": AWKWARD}, Shell.POSIX) + '\nprintf %s "$VALUE"'
-    assert (
-        subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout
-        == AWKWARD
-    )
+    assert subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout == AWKWARD
 
 
 def test_eval_of_the_output_works():
     text = render_exports({"ONE": "a b", "TWO": AWKWARD}, Shell.POSIX)
     script = 'eval "$TEXT"; printf "%s|%s" "$ONE" "$TWO"'
-    run = subprocess.run(
-        ["/bin/sh", "-c", script], env={"TEXT": text}, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run(["/bin/sh", "-c", script], env={"TEXT": text}, capture_output=True, text=True, check=True)
     assert run.stdout == f"a b|{AWKWARD}"
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_gets_back_what_went_in():
     script = render_exports({"VALUE": AWKWARD}, Shell.FISH) + '\nprintf %s "$VALUE"'
-    assert (
-        subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=True).stdout == AWKWARD
-    )
+    assert subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=True).stdout == AWKWARD
 
 
 def test_fish_and_powershell_are_quoted_by_their_rules():

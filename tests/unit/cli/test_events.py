@@ -15,15 +15,11 @@ EVENT = {
 
 
 def test_an_event_is_one_line():
-    assert event_line(EVENT) == (
-        '2026-11-23 17:00:00Z  raspberrypi-b  1#12  {"hostname": "pi", "ip": "192.0.2.7"}'
-    )
+    assert event_line(EVENT) == ('2026-11-23 17:00:00Z  raspberrypi-b  1#12  {"hostname": "pi", "ip": "192.0.2.7"}')
 
 
 def test_what_is_not_telemetry_says_so_and_properties_are_shown():
-    line = event_line(
-        {**EVENT, "moduleId": "m", "source": "twinChangeEvents", "applicationProperties": {"a": "b"}}
-    )
+    line = event_line({**EVENT, "moduleId": "m", "source": "twinChangeEvents", "applicationProperties": {"a": "b"}})
     assert line.startswith("2026-11-23 17:00:00Z  raspberrypi-b/m  1#12  twinChangeEvents  {")
     assert line.endswith('{"a": "b"}')
 
@@ -42,9 +38,7 @@ def test_bodies_of_every_kind_are_safe_to_print(body, wanted):
     assert line.isprintable()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--from", "yesterday"], ["--from", "12"], ["--from", "-1", "--partition", "0"]]
-)
+@pytest.mark.parametrize("arguments", [["--from", "yesterday"], ["--from", "12"], ["--from", "-1", "--partition", "0"]])
 @pytest.mark.parametrize("command", ["list", "tail"])
 def test_a_start_that_is_none_is_wrong_usage(command, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

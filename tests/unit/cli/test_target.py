@@ -133,9 +133,7 @@ class TestSearch:
         (tmp_path / ".muster" / "status.json").write_text("{")
         assert target(tmp_path, string=PLANT).hub.host == "plant.example"
 
-    @pytest.mark.parametrize(
-        "text, wanted", [("{", "not valid JSON"), ("[]", "not a status file"), ("{}", "lacks")]
-    )
+    @pytest.mark.parametrize("text, wanted", [("{", "not valid JSON"), ("[]", "not a status file"), ("{}", "lacks")])
     def test_a_broken_status_file_is_an_error(self, tmp_path, text, wanted):
         write_status(tmp_path / ".muster")
         (tmp_path / ".muster" / "status.json").write_text(text)

@@ -1,0 +1,362 @@
+"""``muster tutorial``: the tutorial "Create an X.509 certificate and enroll your device", run step by step.
+
+Every command that is shown really runs, and every claim is checked: exit code 0 means that each step worked. The
+device is a separate process that knows nothing of Muster. Not here: how things are shown (``cli/narrator.py``).
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from muster.cli.failure import CommandError
+from muster.cli.narrator import Narrator, finish, stop
+from muster.cli.options import ConnectionString, DataDirectory, connect
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+PASS_PHRASE = "1234"  # noqa: S105 - the tutorial's own, told to everyone
+EVENT_SECONDS = 15.0
+SDK = "azure.iot.device"
+SETTINGS_FILE = ".env"
+
+_ASSIGNED = re.compile(r"^Assigned to hub (?P<hub>\S+) as device (?P<device>\S+)", re.MULTILINE)
+_SENT = re.compile(r"^Sent message (?P<id>\S+): (?P<body>\{.*\})$", re.MULTILINE)
+_TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the story is about: the server, the device's name and files, and the Python that runs the device."""
+
+    host: str
+    id_scope: str
+    hub: str
+    portal: str
+    trust_file: str
+    registration_id: str
+    certificate: str
+    key: str
+    python: str
+    openssl: bool
+    fast: bool
+
+
+@app.command()
+def tutorial(
+    *,
+    directory: Annotated[Path, typer.Option(help="Where certificates, .env and the device program go.")] = Path(
+        "muster-tutorial"
+    ),
+    registration_id: Annotated[str, typer.Option(help="Name of the device.")] = "raspberrypi-b",
+    python: Annotated[
+        str | None,
+        typer.Option(
+            help="Python with the azure-iot-device package, for the device; else one that has it is looked for.",
+            show_default=False,
+        ),
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Make an EC key: RSA with 4096 bits takes a while.")] = False,
+    no_openssl: Annotated[
+        bool, typer.Option("--no-openssl", help="Make the certificate with muster cert, not with openssl.")
+    ] = False,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Enroll and run a first device, step by step.
+
+    Needs a running server (muster up) and the package azure-iot-device.
+    """
+    client = connect(connection_string, data_directory)
+    public = client.server_status()
+    interpreter = find_device_python(python)
+    openssl = not no_openssl and shutil.which("openssl") is not None
+    status = client.target.status or {}
+    name = "raspberrypi2" if openssl else registration_id
+    settings = Settings(
+        host=str(public["provisioningHost"]),
+        id_scope=str(public["idScope"]),
+        hub=str(public["hubs"][0]["host"]),
+        portal=str(status.get("portal") or "http://localhost:8080/"),
+        trust_file=str(status.get("trustFile") or client.target.ca_file or ""),
+        registration_id=registration_id,
+        certificate=f"certs/{name}.pem",
+        key=f"certs/{name}.key",
+        python=interpreter,
+        openssl=openssl,
+        fast=fast,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    story = Story(settings, Narrator(directory.absolute(), _environment(connection_string, status)))
+    story.tell()
+
+
+class Story:
+    """The steps of DESIGN.md 1 that there are commands for, in their order."""
+
+    def __init__(self, settings: Settings, narrator: Narrator) -> None:
+        self._settings = settings
+        self._narrator = narrator
+
+    def tell(self) -> None:
+        """Run every step. Raises CommandError at the first that does not do what the tutorial promises."""
+        self._narrator.say(
+            f"This runs against the provisioning service {self._settings.host} with id scope"
+            f" {self._settings.id_scope}. Every command is shown as you would type it in {self._narrator.directory}."
+        )
+        self._make_certificate()
+        self._enroll()
+        self._verify_enrollment()
+        self._configure_device()
+        sent = self._run_device()
+        self._verify_registration()
+        self._provoke_refusal()
+        self._end(sent)
+
+    def _make_certificate(self) -> None:
+        self._narrator.step("a certificate for the device")
+        certificate = self._narrator.directory / self._settings.certificate
+        if certificate.exists() and (self._narrator.directory / self._settings.key).exists():
+            self._narrator.say(f"{self._settings.certificate} is there from an earlier run and is used again.")
+            return
+        self._narrator.say(
+            "The device gets a key pair of its own and a certificate it signed itself. The common name (CN) is the"
+            f" registration id. The key stays on the device; its pass phrase here is {PASS_PHRASE}, as in the tutorial."
+        )
+        certificate.parent.mkdir(exist_ok=True)
+        if self._settings.openssl:
+            self._narrator.show("mkdir certs; cd certs")
+            arguments = openssl_arguments(self._settings)
+            self._narrator.run(shlex.join(arguments), arguments, quiet=True, place="certs")
+            self._narrator.show("cd ..")
+            self._narrator.say(f"(-passout answers what openssl would ask: the pass phrase, {PASS_PHRASE}.)")
+        else:
+            kind = ["--key", "ec-p256"] if self._settings.fast else []
+            self._muster("cert", "device", self._settings.registration_id, "--directory", "certs", *kind, *_PASS)
+
+    def _enroll(self) -> None:
+        self._narrator.step("enroll the device")
+        if self._is_enrolled():
+            self._narrator.say(
+                f"{self._settings.registration_id} is enrolled with this certificate from an earlier run."
+            )
+            return
+        self._narrator.say(
+            "The operator gives the certificate, never the key, to the provisioning service. This is what the"
+            " cmdlet Add-AzIoTDeviceProvisioningServiceEnrollment does, and it prints the same."
+        )
+        self._muster("enrollment", "create", "--certificate", self._settings.certificate, "--registration-id", self._id)
+
+    def _is_enrolled(self) -> bool:
+        """Whether the enrollment of an earlier run is there. Raises CommandError for one of another certificate."""
+        arguments = [*_MUSTER, "enrollment", "show", self._id, "-o", "json"]
+        found = self._narrator.ask(arguments)
+        if found is None:
+            return False
+        slots = json.loads(found)["attestation"]["x509"]["clientCertificates"]
+        if slots["primary"]["info"]["sha256Thumbprint"] != self._thumbprint():
+            raise CommandError(
+                f"{self._id} is enrolled already, with another certificate",
+                f"remove it with `muster enrollment delete {self._id}`, or choose another --registration-id",
+            )
+        return True
+
+    def _thumbprint(self) -> str:
+        from muster.pki.certificate import read_certificates, sha256_thumbprint
+
+        content = (self._narrator.directory / self._settings.certificate).read_bytes()
+        return sha256_thumbprint(read_certificates(content)[0])
+
+    def _verify_enrollment(self) -> None:
+        self._narrator.step("verify the enrollment")
+        listed = self._muster("enrollment", "list")
+        _require(self._id in listed.split(), f"the list of enrollments does not have {self._id}")
+        self._narrator.say(
+            f"The portal shows it too: {self._settings.portal} > Manage enrollments > Individual enrollments."
+        )
+
+    def _configure_device(self) -> None:
+        self._narrator.step("environment variables for the device")
+        self._narrator.say(
+            "The device program reads where to register, and with what. SSL_CERT_FILE makes it trust this server;"
+            " in the cloud that line goes."
+        )
+        text = "".join(f"{name}={value}\n" for name, value in device_variables(self._settings).items())
+        (self._narrator.directory / SETTINGS_FILE).write_text(text, encoding="utf-8")
+        self._narrator.run(f"cat {SETTINGS_FILE}", ["cat", SETTINGS_FILE])
+
+    def _run_device(self) -> Mapping[str, Any]:
+        self._narrator.step("run the device")
+        self._narrator.say(
+            "device.py uses the unmodified azure-iot-device package: it registers, connects to the hub it is assigned"
+            " with the same certificate, and sends its host name and IP address. A second terminal follows what"
+            f" arrives. (python is {self._settings.python} here.)"
+        )
+        shutil.copyfile(find_device_program(), self._narrator.directory / "device.py")
+        watch = ["events", "tail", "--device", self._id, "--count", "1", "-o", "json"]
+        watcher = self._narrator.start(
+            f"muster {shlex.join(watch)}     # in a second terminal", [*_MUSTER, *watch], "following events"
+        )
+        try:
+            output = self._narrator.run("python device.py", [self._settings.python, "device.py"])
+            arrived = finish(watcher, EVENT_SECONDS)
+        finally:
+            stop(watcher)
+        return self._check_arrival(output, arrived)
+
+    def _check_arrival(self, output: str, arrived: str | None) -> Mapping[str, Any]:
+        """The event that arrived, which must be the one that the device sent, from the hub it was assigned."""
+        assigned, sent = _ASSIGNED.search(output), _SENT.search(output)
+        _require(assigned is not None and sent is not None, "the device did not say what it did")
+        assert assigned is not None
+        assert sent is not None
+        _require(
+            assigned["hub"] == self._settings.hub,
+            f"the device was assigned to {assigned['hub']}, the hub is {self._settings.hub}",
+        )
+        _require(bool(arrived), f"nothing arrived within {EVENT_SECONDS:.0f} s")
+        event: Mapping[str, Any] = json.loads(arrived or "{}")
+        self._narrator.say("\nThe second terminal prints:")
+        print(f"  {(arrived or '').strip()}")
+        _require(event["deviceId"] == assigned["device"], f"the event is of device {event['deviceId']}")
+        _require(event["body"] == json.loads(sent["body"]), "what arrived is not what the device sent")
+        _require(event["systemProperties"].get("message-id") == sent["id"], "another message arrived")
+        return event
+
+    def _verify_registration(self) -> None:
+        self._narrator.step("look at the registration")
+        self._narrator.say("The provisioning service keeps a record of the registration, the hub a device identity.")
+        shown = self._muster("registration", "show", self._id)
+        _require("assigned" in shown.split(), "the registration is not assigned")
+        shown = self._muster("device", "show", self._id)
+        _require("selfSigned" in shown.split(), "the device identity does not have the certificate")
+
+    def _provoke_refusal(self) -> None:
+        self._narrator.step("a refusal, and why")
+        self._narrator.say(
+            "What if somebody else calls himself by that name? A second certificate with the same CN is not the one"
+            " that is enrolled. The device is told no more than in the cloud; `muster why` tells the operator the rest."
+        )
+        make = ["cert", "device", self._id, "--directory", "certs/stranger", "--key", "ec-p256", "--force"]
+        self._muster(*make, quiet=True)
+        stranger = f"certs/stranger/{self._id}"
+        other = {"X509_CERT_FILE": f"{stranger}.pem", "X509_KEY_FILE": f"{stranger}.key"}
+        prefix = " ".join(f"{name}={shlex.quote(value)}" for name, value in other.items())
+        arguments = [self._settings.python, "device.py"]
+        self._narrator.run(f"{prefix} python device.py", arguments, expected=1, settings=other)
+        shown = self._muster("why", self._id)
+        _require("x509.thumbprint" in shown.split(), "`muster why` does not name the check that failed")
+
+    def _end(self, event: Mapping[str, Any]) -> None:
+        print()
+        self._narrator.say(
+            f"Done: {self._id} registered, was assigned to hub {self._settings.hub}, and its message is stored as"
+            f" number {event['sequenceNumber']} of partition {event['partition']}."
+        )
+        self._narrator.say("\nWhere to go next:")
+        for command, purpose in (
+            ("muster events tail", "everything that arrives, as it arrives"),
+            (f"muster cert inspect {self._settings.certificate}", "what is in a certificate, and would DPS take it"),
+            (f"muster enrollment update {self._id} --disable", "what does the device say now?"),
+            ("muster status -o env", "connection strings for your back end"),
+        ):
+            print(f"  {command}  # {purpose}")
+        print(f"  {self._settings.portal}  # enrollments, arrivals and refusals, live")
+
+    @property
+    def _id(self) -> str:
+        return self._settings.registration_id
+
+    def _muster(self, *arguments: str, quiet: bool = False) -> str:
+        return self._narrator.run(shlex.join(["muster", *arguments]), [*_MUSTER, *arguments], quiet=quiet)
+
+
+_MUSTER = (sys.executable, "-m", "muster")
+_PASS = ("--pass-phrase", PASS_PHRASE)
+
+
+def openssl_arguments(settings: Settings) -> list[str]:
+    """The tutorial's command, to be run in ``certs``, with its question for the pass phrase answered."""
+    kind = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if settings.fast else ["rsa:4096"]
+    return [
+        *("openssl", "req", "-outform", "PEM", "-x509", "-sha256", "-newkey", *kind),
+        *("-keyout", Path(settings.key).name, "-out", Path(settings.certificate).name, "-days", "365"),
+        *("-extensions", "usr_cert", "-addext", "extendedKeyUsage=clientAuth"),
+        *("-subj", f"/CN={settings.registration_id}", "-passout", f"pass:{PASS_PHRASE}"),
+    ]
+
+
+def device_variables(settings: Settings) -> dict[str, str]:
+    """The tutorial's variables, and the one that makes the device trust a private CA."""
+    variables = {
+        "DPS_HOST": settings.host,
+        "DPS_SCOPEID": settings.id_scope,
+        "DPS_REGISTRATIONID": settings.registration_id,
+        "X509_CERT_FILE": settings.certificate,
+        "X509_KEY_FILE": settings.key,
+        "X509_PASS_PHRASE": PASS_PHRASE,
+    }
+    return variables | ({"SSL_CERT_FILE": settings.trust_file} if settings.trust_file else {})
+
+
+def find_device_python(named: str | None) -> str:
+    """A Python that has azure-iot-device. Raises CommandError with how to get one."""
+    if named is not None:
+        candidates = [named]
+    else:
+        environments = (Path(name, "bin", "python") for name in (".venv-sdk", ".venv", "venv"))
+        candidates = [sys.executable, *(str(path) for path in environments if path.exists()), "python3"]
+    for candidate in candidates:
+        path = shutil.which(candidate)
+        if path is not None and _has_sdk(path):
+            return os.path.abspath(path)  # noqa: PTH100 - resolving links would leave the virtual environment
+    raise CommandError(
+        f"{named} has no package azure-iot-device" if named else "found no Python with the package azure-iot-device",
+        "the device needs it: pip install azure-iot-device (in any environment, named with --python)",
+    )
+
+
+def find_device_program() -> Path:
+    """The example device: beside the package where Muster is installed, in ``examples/`` of a checkout."""
+    package = Path(__file__).parents[1]
+    for file in (package / _PROGRAM, package.parents[1] / _PROGRAM):
+        if file.is_file():
+            return file
+    raise CommandError(f"{_PROGRAM} is missing from this installation", "install Muster again")
+
+
+_PROGRAM = Path("examples", "tutorial_device", "device.py")
+
+
+def _has_sdk(python: str) -> bool:
+    script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({SDK!r}) is None)"
+    try:
+        return subprocess.run([python, "-c", script], capture_output=True, check=False, timeout=30).returncode == 0  # noqa: S603 - the Python that the user named
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _environment(connection_string: str | None, status: Mapping[str, Any]) -> dict[str, str]:
+    """For the commands of the story: the same server; no trust but what ``.env`` gives the device."""
+    environment = {name: value for name, value in os.environ.items() if name not in _TRUST_VARIABLES}  # noqa: TID251 - passed on
+    environment["PYTHONUNBUFFERED"] = "1"  # what the device says is to be seen when it says it
+    if connection_string is not None:
+        environment["MUSTER_CONNECTION_STRING"] = connection_string
+    elif status:
+        environment.pop("MUSTER_CONNECTION_STRING", None)
+        environment["MUSTER_DATA_DIR"] = str(status["dataDirectory"])
+    return environment
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise CommandError(f"the tutorial did not work: {otherwise}", "`muster why` may tell the reason")
