@@ -37,7 +37,7 @@ from muster.dps.enrollments import Enrollments
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.frontends.amqp import AmqpRefusal
-from muster.frontends.http import HttpFrontEnd
+from muster.frontends.http import HttpFactory
 from muster.frontends.listener import AddressMissingError, Listener, ListenError, PortRefusedError, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.rest.app import create_app
@@ -47,6 +47,7 @@ from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.requests import Guard
 from muster.frontends.tls import ServerTls
 from muster.frontends.trace import Tracer
+from muster.frontends.websocket import WebSocketServices
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
 from muster.hub.devices import Devices
@@ -298,13 +299,17 @@ class _Server:
         if tracer is not None:
             stack.callback(tracer.close)
         host_names = frozenset({self._place.host, *self._place.names, "localhost", "127.0.0.1", "::1"})
+        protocols = self._protocols(host_names)
+        stack.push_async_callback(self._https.finish, DRAIN_SECONDS)
         listener = Listener(
-            self._protocols(host_names),
+            protocols,
             tls=ServerTls(credential.certificate_pem, credential.key_pem),
             tap_factory=tracer.tap if tracer else None,
         )
         stack.push_async_callback(listener.drain, DRAIN_SECONDS)
-        portal = Listener(Protocols(http=HttpFrontEnd(self._portal(host_names)).protocol), tls=None)
+        pages = HttpFactory(self._portal(host_names), clock=self._clock)
+        stack.push_async_callback(pages.finish, DRAIN_SECONDS)
+        portal = Listener(Protocols(http=pages), tls=None)
         stack.push_async_callback(portal.close)
         try:
             await self._listen(listener, portal)
@@ -335,8 +340,9 @@ class _Server:
             self._clock,
         )
         app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
-        http = HttpFrontEnd(app, mqtt=mqtt.protocol, amqp=AmqpRefusal)
-        return Protocols(http=http.protocol, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
+        return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
 
     def _portal(self, host_names: frozenset[str]) -> Any:
         services = self._services

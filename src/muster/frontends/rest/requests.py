@@ -103,7 +103,7 @@ class Guard:
         """``body`` renders errors in the shape of the handler's service."""
 
         async def guarded(request: Request) -> Response:
-            operation = Operation(f"{request.method} /{request.scope['path'].split('/')[1]}", request.scope["path"])
+            operation = Operation(request.method, request.scope["path"])
             try:
                 response = await handler(request)
             except ServiceError as error:
