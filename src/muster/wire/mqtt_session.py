@@ -85,6 +85,7 @@ from muster.wire.mqtt_packets import (
     Unsuback,
     Unsubscribe,
 )
+from muster.wire.mqtt_topics import HASH, NUL, PLUS
 
 DEFAULT_MAX_PACKET_SIZE: Final = 262_144 + 65_535 + 9  # a hub message, the longest topic, the headers
 DEFAULT_CONNECT_TIMEOUT: Final = 30_000_000  # microseconds from the session's start to CONNECT
@@ -281,11 +282,11 @@ class MqttSession:
             taken = self._take_packets(data, events)
         except _Refused as refusal:
             events.append(self._violation(refusal.kind, refusal.reason))
-        except UnacceptableProtocol as refusal:
+        except UnacceptableProtocol as fault:  # one name for one type: mypyc gives a variable one
             self._output.append(Connack(UNACCEPTABLE_PROTOCOL_VERSION).encode())
-            events.append(self._violation(ViolationKind.PROTOCOL_VERSION, str(refusal)))
-        except MalformedPacket as refusal:
-            events.append(self._violation(ViolationKind.MALFORMED, str(refusal)))
+            events.append(self._violation(ViolationKind.PROTOCOL_VERSION, str(fault)))
+        except MalformedPacket as malformed:
+            events.append(self._violation(ViolationKind.MALFORMED, str(malformed)))
         else:
             if taken:
                 self._last_packet = now
@@ -341,7 +342,7 @@ class MqttSession:
                 break
             name = data[body + 2 : name_end]
             if name != topic or not name:
-                if not name or not name.isascii() or b"\0" in name or b"+" in name or b"#" in name:
+                if not name or not name.isascii() or NUL in name or PLUS in name or HASH in name:
                     break
                 topic = name
             if first_byte == 0x30:
