@@ -24,20 +24,26 @@ class Narrator:
         self.directory = directory
         self._environment = dict(environment)
         self._step = 0
+        self._at_heading = True
 
     def step(self, title: str) -> None:
         """Begin the next numbered step."""
         self._step += 1
         heading = f"Step {self._step}: {title}"
         print(f"\n{heading}\n{'-' * len(heading)}")
+        self._at_heading = True
 
     def say(self, text: str) -> None:
         """A paragraph."""
+        if not self._at_heading:
+            print()
         print(textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False))
+        self._at_heading = False
 
     def show(self, command: str) -> None:
         """A command as one types it, before it runs or when what it does was done already."""
         print(f"\n  $ {command}", flush=True)
+        self._at_heading = False
 
     def run(
         self,

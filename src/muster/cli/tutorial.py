@@ -225,7 +225,7 @@ class Story:
         )
         _require(bool(arrived), f"nothing arrived within {EVENT_SECONDS:.0f} s")
         event: Mapping[str, Any] = json.loads(arrived or "{}")
-        self._narrator.say("\nThe second terminal prints:")
+        self._narrator.say("The second terminal prints:")
         print(f"  {(arrived or '').strip()}")
         _require(event["deviceId"] == assigned["device"], f"the event is of device {event['deviceId']}")
         _require(event["body"] == json.loads(sent["body"]), "what arrived is not what the device sent")
@@ -257,12 +257,11 @@ class Story:
         _require("x509.thumbprint" in shown.split(), "`muster why` does not name the check that failed")
 
     def _end(self, event: Mapping[str, Any]) -> None:
-        print()
         self._narrator.say(
             f"Done: {self._id} registered, was assigned to hub {self._settings.hub}, and its message is stored as"
             f" number {event['sequenceNumber']} of partition {event['partition']}."
         )
-        self._narrator.say("\nWhere to go next:")
+        self._narrator.say("Where to go next:")
         for command, purpose in (
             ("muster events tail", "everything that arrives, as it arrives"),
             (f"muster cert inspect {self._settings.certificate}", "what is in a certificate, and would DPS take it"),

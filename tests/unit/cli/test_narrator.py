@@ -70,3 +70,13 @@ def test_asking_is_silent(narrator, capsys):
     assert narrator.ask(python("print(1)")) == "1\n"
     assert narrator.ask(python("print(1); raise SystemExit(1)")) is None
     assert capsys.readouterr().out == ""
+
+
+def test_paragraphs_keep_their_distance_but_not_from_a_heading(narrator, capsys):
+    narrator.step("one")
+    narrator.say("first " * 30)
+    narrator.say("second")
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[3].startswith("first")
+    assert max(len(line) for line in lines) <= 96
+    assert lines[-3:] == ["", "second", ""]
