@@ -41,17 +41,13 @@ class KeyKind(StrEnum):
 
 @app.command()
 def device(
-    name: Annotated[
-        str, typer.Argument(help="Registration id; becomes the common name.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(help="Registration id; becomes the common name.", show_default=False)],
     *,
     key: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.RSA_4096,
     days: Annotated[int, typer.Option(help="How many days it is valid.", min=1)] = 365,
     pass_phrase: Annotated[
         str | None,
-        typer.Option(
-            help="Encrypt the key with this; other users of this machine can see it.", show_default=False
-        ),
+        typer.Option(help="Encrypt the key with this; other users of this machine can see it.", show_default=False),
     ] = None,
     pass_phrase_file: Annotated[
         Path | None,
@@ -65,8 +61,7 @@ def device(
     """Make a self-signed client certificate: NAME.pem to enroll, NAME.key to stay on the device."""
     _require_name(name)
     certificate_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
-    if not force:
-        _require_absent(certificate_file, key_file)
+    _require_free(certificate_file, key_file, force=force)
     secret = _choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
     from muster.pki.authority import AuthorityError, create_device_certificate
     from muster.pki.certificate import parse_certificate, read_certificates
@@ -140,12 +135,13 @@ def _require_name(name: str) -> None:
         )
 
 
-def _require_absent(*files: Path) -> None:
-    present = [str(file) for file in files if os.path.lexists(file)]
+def _require_free(*files: Path, force: bool) -> None:
+    """That the files may be written: asked before a key is made, which takes its time."""
+    present = [str(file) for file in files if os.path.lexists(file) and (not force or file.is_dir())]
     if present:
-        verb = "exist" if len(present) > 1 else "exists"
+        exist = "exist" if len(present) > 1 else "exists"
         raise CommandError(
-            f"{' and '.join(present)} {verb} already", "replace with --force, or choose another --directory"
+            f"{' and '.join(present)} {exist} already", "replace files with --force, or choose another --directory"
         )
 
 
