@@ -1,0 +1,74 @@
+# Everything is set up from a bare checkout: environments from locked files, into .venv and .venv-sdk.
+
+PYTHON ?= python3
+VENV := .venv
+SDK := .venv-sdk
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+PIP := -m pip --quiet --disable-pip-version-check
+
+# Two workers: most of the time of a conformance test is an SDK waiting.
+WORKERS ?= 2
+
+.PHONY: help setup sdk chromium demo test conformance lint check bench lock clean
+
+help:
+	@echo "make demo         run a device from its certificate to its telemetry, on the stock Azure SDK"
+	@echo "make test         the tests that need nothing but this checkout (under a minute)"
+	@echo "make conformance  unmodified SDKs, faults and the browser against running servers"
+	@echo "make check        lint, types, import contracts, and all tests: what CI runs"
+	@echo "make bench        how fast it is here, as JSON"
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: requirements/test.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install --require-hashes -r requirements/test.txt
+	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+sdk: $(SDK)/.done
+
+$(SDK)/.done: requirements/sdk.txt
+	$(PYTHON) -m venv $(SDK)
+	$(SDK)/bin/python $(PIP) install --require-hashes -r requirements/sdk.txt
+	@touch $@
+
+# The browser tests drive Debian's Chromium; it is installed where that is possible and missing.
+chromium:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
+		|| { echo "Chromium is missing: sudo apt-get install chromium chromium-driver"; exit 1; }
+
+demo: setup sdk
+	$(BIN)/python examples/demo.py --device-python $(SDK)/bin/python
+
+test: setup
+	$(PYTEST) tests/unit tests/playbook tests/property tests/operations tests/contract -n $(WORKERS) -q
+
+conformance: setup sdk chromium
+	$(PYTEST) tests/conformance tests/fault tests/browser -n $(WORKERS) -q --timeout 300
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+coverage: setup
+	$(PYTEST) tests/unit tests/playbook tests/property tests/operations -n $(WORKERS) -q --cov --cov-report=term:skip-covered
+
+check: lint test conformance
+
+bench: setup
+	$(BIN)/python tests/bench/bench_server.py
+
+# Run after a change of the dependencies. Hashes, no indexes, no links: the locks name packages and nothing else.
+lock: setup
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --extra test -o requirements/test.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host -o requirements/sdk.txt requirements/sdk.in
+
+clean:
+	rm -rf $(VENV) $(SDK) .mypy_cache .ruff_cache .pytest_cache .hypothesis
