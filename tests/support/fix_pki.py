@@ -59,9 +59,7 @@ class Identity:
 
     @property
     def key_pem(self) -> bytes:
-        encryption = (
-            BestAvailableEncryption(self.pass_phrase.encode()) if self.pass_phrase else NoEncryption()
-        )
+        encryption = BestAvailableEncryption(self.pass_phrase.encode()) if self.pass_phrase else NoEncryption()
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
     def write(self, directory: Path, name: str = "device") -> tuple[Path, Path]:
@@ -167,9 +165,7 @@ def version_1(common_name: str = "dev-01") -> Identity:
     key = ec_key()
     certificate = x509.load_der_x509_certificate(make_certificate(common_name, key=key))
     fields = _elements(_contents(certificate.tbs_certificate_bytes))
-    body = _element(
-        _SEQUENCE, b"".join(fields[1:7])
-    )  # without the version in front and the extensions behind
+    body = _element(_SEQUENCE, b"".join(fields[1:7]))  # without the version in front and the extensions behind
     signature = key.sign(body, ec.ECDSA(hashes.SHA256()))
     return Identity(_signed(body, fields[2], signature), key)
 
@@ -195,9 +191,7 @@ def root(name: str = "Plant Root") -> Identity:
 def intermediate(name: str = "Line A Intermediate") -> Identity:
     """A CA under ``root()``."""
     key = ec_key(name)
-    return Identity(
-        make_certificate(name, key=key, issuer=root(), is_ca=True, usages=None), key, (root().certificate,)
-    )
+    return Identity(make_certificate(name, key=key, issuer=root(), is_ca=True, usages=None), key, (root().certificate,))
 
 
 @functools.cache

@@ -1,9 +1,7 @@
-"""Does the certificate that a device presented satisfy its enrollment, or its device identity? Told as named
-checks.
+"""Does the certificate that a device presented satisfy its enrollment, or its device identity? Told as named checks.
 
-Every check says what was found in the bytes that arrived, and how to put it right; which of them refuse is
-decided by the table in ``domain/check_table.py``. Not here: chains of certificates (``pki/verify.py``) and
-tokens.
+Every check says what was found in the bytes that arrived, and how to put it right; which of them refuse is decided by
+the table in ``domain/check_table.py``. Not here: who issued a certificate, which only groups ask; tokens.
 """
 
 import msgspec

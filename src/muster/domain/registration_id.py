@@ -23,7 +23,9 @@ def registration_id_problem(registration_id: str) -> str | None:
 
 
 def registration_id_key(registration_id: str) -> str:
-    """The form in which legal ids are compared and looked up: they ignore case, and are shown as they were
+    """The form in which ids are compared and looked up: case does not count, but ids are shown as they were
     written.
+
+    Only ASCII has case here: a common name with a Kelvin sign is not the registration id with a ``k``.
     """
-    return registration_id.lower()
+    return registration_id.lower() if registration_id.isascii() else registration_id

@@ -1,8 +1,7 @@
 """What stands in an X.509 certificate, and the forms in which people hand certificates over.
 
-Facts only: whether a certificate is accepted is decided in ``domain/attestation.py`` and ``pki/verify.py``.
-Certificates of the field are read as far as they go: a fact that cannot be read is None, and thumbprints
-exist always.
+Facts only: whether a certificate is accepted is decided elsewhere. Certificates of the field are read as far
+as they go: a fact that cannot be read is None, and thumbprints exist always.
 """
 
 import base64

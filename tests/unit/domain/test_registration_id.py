@@ -25,3 +25,7 @@ def test_one_that_is_too_long():
 def test_case_does_not_count():
     assert registration_id_key("Dev-01") == registration_id_key("dEV-01")
     assert registration_id_key("dev-01") != registration_id_key("dev-1")
+
+
+def test_letters_that_only_look_alike_are_others():
+    assert registration_id_key("\u212apump") != registration_id_key("kpump")
