@@ -92,12 +92,6 @@ _ROWS = (
         "seen with symmetric keys, inferred for X.509",
         "202, then 200 with status disabled",
     ),
-    _refuse(
-        "enrollment.attestation",
-        "the device proves itself in the way its enrollment asks for",
-        UnauthorizedAccessError,
-        "documented: an individual enrollment alone decides, whatever the device used",
-    ),
     # X.509 individual enrollment (dps.md 4.2, 4.4, 4.5).
     _refuse(
         "x509.certificate-presented",

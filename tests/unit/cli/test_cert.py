@@ -48,7 +48,7 @@ def test_device_writes_a_certificate_and_its_key(tmp_path):
 
 
 def test_device_makes_rsa_4096_by_default():
-    """Not made here: that takes seconds, and ``pki/test_authority.py`` does."""
+    """Not made here: that takes seconds, and ``operations/test_rsa_certificates.py`` does."""
     assert "[default: rsa-4096]" in run("device", "--help").stdout
 
 
@@ -261,12 +261,6 @@ def test_inspect_accepts_a_good_certificate(tmp_path):
 def test_inspect_accepts_what_cert_device_made(tmp_path):
     make(tmp_path)
     assert run("inspect", tmp_path / "dev-01.pem").exit_code == 0
-
-
-def test_inspect_accepts_the_tutorials_certificate():
-    result = run("inspect", fix_pki.tutorial_files().certificate)
-    assert result.exit_code == 0
-    assert "RSA 4096" in result.stdout
 
 
 def test_inspect_refuses_an_expired_certificate_and_says_why(tmp_path):

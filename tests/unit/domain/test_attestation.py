@@ -16,7 +16,7 @@ from muster.domain.errors import (
     UnauthorizedAccessError,
 )
 from muster.domain.report import Outcome
-from muster.pki.certificate import read_certificates, sha1_thumbprint, sha256_thumbprint
+from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
 from tests.support import fix_pki
 from tests.support.fix_pki import DAY, NOW, ec_key, make_certificate
 
@@ -75,12 +75,6 @@ def test_every_check_that_does_not_pass_says_how_to_fix_it():
         *attest(fix_pki.rsa_1024_sha1().certificate),
     ]
     assert all(check.fix for check in checks if check.outcome in (Outcome.REFUSED, Outcome.WARNED))
-
-
-def test_the_tutorials_certificate_is_accepted():
-    (certificate,) = read_certificates(fix_pki.tutorial_files().certificate.read_bytes())
-    checks = attest(certificate, name="raspberrypi-b", now=NOW + DAY)
-    assert failing(checks) == {}
 
 
 def test_no_certificate():

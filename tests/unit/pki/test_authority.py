@@ -225,15 +225,6 @@ def test_a_device_certificate_is_what_dps_wants():
     assert read.not_after == NOW // SECOND * SECOND + 365 * DAY
 
 
-def test_rsa_4096_is_the_default():
-    made = create_device_certificate("pump-17", NOW, days=30)
-    read = facts(made)
-    assert (read.key_algorithm, read.key_size, read.signature_hash) == ("RSA", 4096, "SHA-256")
-    assert read.key_usage == ("digitalSignature", "keyEncipherment")
-    assert read.not_after == NOW // SECOND * SECOND + 30 * DAY
-    assert load_pem_private_key(made.key_pem, None).key_size == 4096
-
-
 def test_the_key_is_pkcs8():
     made = create_device_certificate("pump-17", NOW, key_kind="ec-p256")
     assert made.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
@@ -503,12 +503,3 @@ def test_no_reason_repeats_what_was_handed_over():
     with pytest.raises(CertificateFormatError) as caught:
         read_certificates(secret)
     assert secret not in str(caught.value)
-
-
-def test_rsa_4096_of_the_tutorial():
-    files = fix_pki.tutorial_files()
-    (certificate,) = read_certificates(files.certificate.read_bytes())
-    read = parse_certificate(certificate)
-    assert (read.subject, read.version, read.key_size) == ("CN=raspberrypi-b", 3, 4096)
-    assert (read.is_ca, read.extended_key_usage) == (False, ("clientAuth",))
-    assert isinstance(x509.load_der_x509_certificate(certificate).public_key(), rsa.RSAPublicKey)
