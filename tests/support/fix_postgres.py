@@ -37,7 +37,8 @@ class PostgresServer:
         if self._account:
             os.chown(self.directory, self._account["user"], self._account["group"])
         self._programs = _programs(self.directory, self._account)
-        self._settings = () if durable else ("fsync=off", "full_page_writes=off")
+        unsafe = () if durable else ("fsync=off", "full_page_writes=off")
+        self._settings = ("listen_addresses=", "deadlock_timeout=50ms", *unsafe)
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=muster")
@@ -60,7 +61,7 @@ class PostgresServer:
                 await asyncio.sleep(0.02)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        options = [word for setting in ("listen_addresses=", *self._settings) for word in ("-c", setting)]
+        options = [word for setting in self._settings for word in ("-c", setting)]
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [self._programs / "postgres", "-D", self.directory / "data", "-k", self.directory, *options],

@@ -55,6 +55,7 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,
     OverflowError,
     TypeError,
@@ -72,6 +73,8 @@ _BUSY: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, *_GIV
 # SQLSTATE classes: connection, insufficient resources, operator intervention, system error, internal error.
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57", "58", "XX")
 _LOST_STATES: Final = ("08", "57P")
+# InternalClientError: a statement on a connection that the server has ended, before asyncpg noticed.
+_LOST_ERRORS: Final = (OSError, asyncpg.InternalClientError)
 
 translate_cached = lru_cache(maxsize=2048)(partial(translate, POSTGRES))
 
@@ -94,9 +97,16 @@ def _detail(error: BaseException) -> str:
     return str(error) or repr(error)
 
 
+def _is_closed(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken a broken connection back
+
+
 def _is_lost(error: BaseException, connection: asyncpg.Connection) -> bool:
     state = getattr(error, "sqlstate", None) or ""
-    return connection.is_closed() or isinstance(error, OSError) or state.startswith(_LOST_STATES)
+    return isinstance(error, _LOST_ERRORS) or state.startswith(_LOST_STATES) or _is_closed(connection)
 
 
 def _is_worth_another(error: BaseException, *, lost: bool) -> bool:
@@ -166,9 +176,7 @@ class PostgresTransaction:
     def check(self) -> None:
         """Refuse to go on after a failed statement: PostgreSQL turns such a COMMIT into a silent ROLLBACK."""
         if self._error is not None:
-            raise StatementError(
-                f"the transaction is lost, a statement failed: {self._error}"
-            ) from self._error
+            raise StatementError(f"the transaction is lost, a statement failed: {self._error}") from self._error
 
     def end(self) -> None:
         """Make sure that nobody uses the transaction after its body."""
@@ -235,9 +243,7 @@ class PostgresDatabase:
         try:
             submission.done(submission.result, submission.error)
         except Exception as error:  # noqa: BLE001  # as for any callback of the event loop
-            self._loop.call_exception_handler(
-                {"message": "a callback of submit() failed", "exception": error}
-            )
+            self._loop.call_exception_handler({"message": "a callback of submit() failed", "exception": error})
 
     async def _persist(self, submission: Submission[T]) -> T:
         for attempt in range(ATTEMPTS):
@@ -308,9 +314,7 @@ async def _commit(connection: asyncpg.Connection) -> None:
         await connection.execute("COMMIT")
     except _DRIVER_ERRORS as error:
         if _is_lost(error, connection):
-            raise OutcomeUnknownError(
-                f"PostgreSQL: the connection broke during COMMIT: {_detail(error)}"
-            ) from error
+            raise OutcomeUnknownError(f"PostgreSQL: the connection broke during COMMIT: {_detail(error)}") from error
         failure = neutral_error(error)
         if isinstance(error, _GIVEN_UP):
             raise _AgainError from failure
@@ -318,12 +322,13 @@ async def _commit(connection: asyncpg.Connection) -> None:
 
 
 async def _roll_back(connection: asyncpg.Connection) -> None:
-    if connection.is_closed():
+    if _is_closed(connection):
         return
     try:
         await connection.execute("ROLLBACK")
     except _DRIVER_ERRORS:
-        connection.terminate()
+        if not _is_closed(connection):
+            connection.terminate()
 
 
 async def open_postgres(
@@ -356,8 +361,7 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=int, format="text")
     # What is acknowledged is on disk, whatever the server's default; stronger settings are left alone.
     await connection.execute(
-        "SELECT set_config('synchronous_commit', 'on', false)"
-        " WHERE current_setting('synchronous_commit') = 'off'"
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
 
 
