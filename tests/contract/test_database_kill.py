@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.appender import ROWS, append
-from tests.support.fix_postgres import PostgresServer
 
 from muster.store.database import Database, DatabaseUnavailableError, OutcomeUnknownError, Transaction
 from muster.store.postgres import open_postgres
 from muster.store.sqlite import open_sqlite
+from tests.support.appender import ROWS, append
+from tests.support.fix_postgres import PostgresServer
 
 REPOSITORY = Path(__file__).parents[2]
 ENOUGH = 200

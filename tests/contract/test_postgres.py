@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.support.fix_postgres import PostgresServer
 
 from muster.store.database import (
     Database,
@@ -20,6 +19,7 @@ from muster.store.database import (
     Transaction,
 )
 from muster.store.postgres import ATTEMPTS, PostgresDatabase, open_postgres
+from tests.support.fix_postgres import PostgresServer
 
 SOCKET = ".s.PGSQL.5432"
 

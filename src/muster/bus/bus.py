@@ -1,82 +1,132 @@
-"""The bus port and the in-process bus: wake somebody, or ask one question with a time limit.
+"""The bus port, and the bus of one process.
 
-The bus may lose anything: truth is in the database, so a lost message costs time and nothing else (style-models.md
-11.4 d). Subjects are exact; there are no wildcards.
+Not here: anything that must not be lost. The truth is in the database; the bus only *wakes* (a message is waiting,
+a session was taken over) or carries one question with a time limit, and it may lose anything (style-models.md 11.4
+d).
+
+Subjects are compared whole, there are no wildcards; any text is one. Handlers are ordinary functions that the
+event loop calls soon, never from within ``publish`` or ``request``.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
-_log = logging.getLogger("muster.bus")
 
-Handler = Callable[[bytes], None]
-Answer = Callable[[bytes], bytes | None]
+class NoResponderError(Exception):
+    """Nobody is subscribed to the subject of a request, so nobody will answer."""
+
+
+class Message:
+    """What a handler is given. ``reply(data)`` answers a request, now or later; for a publication it does nothing."""
+
+    __slots__ = ("_answer", "data", "subject")
+
+    def __init__(self, subject: str, data: bytes, answer: Callable[[bytes], None] | None = None) -> None:
+        self.subject = subject
+        self.data = data
+        self._answer = answer
+
+    def reply(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._answer(data)
+
+
+Handler = Callable[[Message], None]
 
 
 class Subscription(Protocol):
-    """An interest in a subject, until it is closed."""
+    """What ``subscribe`` returns; ``close()`` ends it at once: not even what is already under way is delivered."""
 
-    def close(self) -> None:
-        """After this the handler is not called any more. Twice is fine."""
-        ...
+    def close(self) -> None: ...
 
 
 class Bus(Protocol):
-    """What both buses do. Handlers run on the event loop, soon after, never inside ``publish``."""
+    """All methods are called on one event loop."""
 
     def publish(self, subject: str, data: bytes) -> None:
-        """Tell all who subscribed; nobody may be there."""
+        """Tell every subscriber of ``subject``, if there are any."""
         ...
 
     def subscribe(self, subject: str, handler: Handler) -> Subscription:
-        """Call ``handler(data)`` for each message on ``subject``."""
+        """Call ``handler`` for every message on ``subject`` from now on."""
+        ...
+
+    async def request(self, subject: str, data: bytes, seconds: float) -> bytes:
+        """Ask the subscribers of ``subject``; the first reply is the answer, later ones are dropped.
+
+        Errors: NoResponderError at once when nobody is subscribed; TimeoutError when no reply came in ``seconds``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End all subscriptions."""
         ...
 
 
+class _LocalSubscription:
+    """One handler of one subject."""
+
+    __slots__ = ("_bus", "_handler", "_subject")
+
+    def __init__(self, bus: "LocalBus", subject: str, handler: Handler) -> None:
+        self._bus: LocalBus | None = bus
+        self._subject = subject
+        self._handler = handler
+
+    def deliver(self, message: Message) -> None:
+        if self._bus is not None:
+            self._handler(message)
+
+    def close(self) -> None:
+        if self._bus is not None:
+            self._bus.forget(self._subject, self)
+            self._bus = None
+
+
 class LocalBus:
-    """The bus of a single process."""
+    """The bus of one process. A handler that fails is reported to the event loop and harms no other."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # In the order of subscribing; a subject without subscriptions is not kept, there may be one for each device.
         self._subscriptions: dict[str, list[_LocalSubscription]] = {}
 
     def publish(self, subject: str, data: bytes) -> None:
-        subscriptions = self._subscriptions.get(subject)
-        if subscriptions:
-            asyncio.get_running_loop().call_soon(_deliver, tuple(subscriptions), data)
+        self._send(Message(subject, data))
 
     def subscribe(self, subject: str, handler: Handler) -> Subscription:
         subscription = _LocalSubscription(self, subject, handler)
         self._subscriptions.setdefault(subject, []).append(subscription)
         return subscription
 
-    def leave(self, subscription: "_LocalSubscription") -> None:
-        there = self._subscriptions.get(subscription.subject, [])
-        if subscription in there:
-            there.remove(subscription)
-        if not there:
-            self._subscriptions.pop(subscription.subject, None)
+    async def request(self, subject: str, data: bytes, seconds: float) -> bytes:
+        answer: asyncio.Future[bytes] = self._loop.create_future()
 
+        def reply(data: bytes) -> None:
+            if not answer.done():
+                answer.set_result(data)
 
-class _LocalSubscription:
-    __slots__ = ("_bus", "closed", "handler", "subject")
+        if not self._send(Message(subject, data, reply)):
+            raise NoResponderError(subject)
+        async with asyncio.timeout(seconds):
+            return await answer
 
-    def __init__(self, bus: LocalBus, subject: str, handler: Handler) -> None:
-        self._bus = bus
-        self.subject = subject
-        self.handler = handler
-        self.closed = False
+    def _send(self, message: Message) -> int:
+        """Returns to how many."""
+        subscriptions = self._subscriptions.get(message.subject, ())
+        for subscription in subscriptions:
+            self._loop.call_soon(subscription.deliver, message)
+        return len(subscriptions)
 
-    def close(self) -> None:
-        self.closed = True
-        self._bus.leave(self)
+    def forget(self, subject: str, subscription: _LocalSubscription) -> None:
+        """For a subscription that closes."""
+        subscriptions = self._subscriptions[subject]
+        subscriptions.remove(subscription)
+        if not subscriptions:
+            del self._subscriptions[subject]
 
-
-def _deliver(subscriptions: tuple[_LocalSubscription, ...], data: bytes) -> None:
-    for subscription in subscriptions:
-        if not subscription.closed:
-            try:
-                subscription.handler(data)
-            except Exception:  # noqa: BLE001 - one bad handler must not keep the others from hearing
-                _log.exception("a handler of %s failed", subscription.subject)
+    async def close(self) -> None:
+        for subscriptions in list(self._subscriptions.values()):
+            for subscription in list(subscriptions):
+                subscription.close()

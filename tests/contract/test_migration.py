@@ -1,0 +1,86 @@
+"""The migration runner on both databases."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from muster.store.database import Database, SchemaError, StatementError
+from muster.store.migration import load_migrations, migrate
+
+FIRST = """
+-- The first: it's a comment; with {bytes} and :words in it.
+CREATE TABLE box (id BIGINT NOT NULL PRIMARY KEY, data {bytes}, words TEXT DEFAULT 'a; {b} :c');
+INSERT INTO box (id) VALUES (1);
+"""
+SECOND = "ALTER TABLE box ADD COLUMN size BIGINT"
+RECORDED = "SELECT number, name, time, oldest_code FROM schema_version ORDER BY number"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "migrations"
+    directory.mkdir()
+    (directory / "README.md").write_text("not a migration")
+    (directory / "0001_initial.sql").write_text(FIRST)
+    return directory
+
+
+async def test_each_migration_is_applied_once_and_recorded(database: Database, directory: Path):
+    assert await migrate(database, 1_000, directory) == ["initial"]
+    (directory / "0002_size.sql").write_text(SECOND)
+    assert await migrate(database, 2_000, directory) == ["size"]
+    assert await migrate(database, 3_000, directory) == []
+    assert await database.fetch_all(RECORDED) == [(1, "initial", 1_000, 1), (2, "size", 2_000, 2)]
+    assert await database.fetch_all("SELECT id, data, words, size FROM box") == [(1, None, "a; {b} :c", None)]
+
+
+async def test_several_processes_may_migrate_at_once(database: Database, directory: Path):
+    (directory / "0002_size.sql").write_text(SECOND)
+    applied = await asyncio.gather(*(migrate(database, 1_000, directory) for _ in range(8)))
+    assert sorted(name for names in applied for name in names) == ["initial", "size"]
+    assert len(await database.fetch_all(RECORDED)) == 2
+
+
+async def test_a_migration_that_fails_leaves_nothing_of_itself(database: Database, directory: Path):
+    (directory / "0002_broken.sql").write_text("CREATE TABLE other (id BIGINT); INSERT INTO nowhere VALUES (1);")
+    with pytest.raises(StatementError):
+        await migrate(database, 1_000, directory)
+    assert await database.fetch_all(RECORDED) == [(1, "initial", 1_000, 1)]
+    (directory / "0002_broken.sql").write_text("CREATE TABLE other (id BIGINT);")
+    assert await migrate(database, 2_000, directory) == ["broken"]
+
+
+async def test_a_database_newer_than_the_code_is_refused(database: Database, directory: Path):
+    (directory / "0002_size.sql").write_text(SECOND)
+    await migrate(database, 1_000, directory)
+    (directory / "0002_size.sql").unlink()
+    with pytest.raises(SchemaError, match="has schema 0002 and needs code that knows 0002; this code knows up to 0001"):
+        await migrate(database, 2_000, directory)
+
+
+async def test_an_addition_that_older_code_need_not_know_is_accepted_by_it(database: Database, directory: Path):
+    (directory / "0002_size.sql").write_text(f"-- oldest code: 0001\n{SECOND}")
+    await migrate(database, 1_000, directory)
+    (directory / "0002_size.sql").unlink()
+    assert await migrate(database, 2_000, directory) == []
+
+
+async def test_a_database_of_other_migrations_is_refused(database: Database, directory: Path):
+    await migrate(database, 1_000, directory)
+    (directory / "0001_initial.sql").rename(directory / "0001_first.sql")
+    with pytest.raises(SchemaError, match="migration 0001 of the database is initial, of this code first"):
+        await migrate(database, 2_000, directory)
+
+
+async def test_musters_own_migrations_apply(database: Database):
+    applied = await migrate(database, 1_000)
+    assert applied[0] == "initial"
+    assert await migrate(database, 2_000) == []
+
+
+@pytest.mark.parametrize("name", ["0003_gap.sql", "0001_double.sql", "2_short.sql", "0002-dash.sql"])
+def test_a_wrong_name_a_gap_and_a_double_are_refused(directory: Path, name: str):
+    (directory / name).write_text("SELECT 1")
+    with pytest.raises(SchemaError):
+        load_migrations(directory)
