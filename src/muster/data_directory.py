@@ -3,6 +3,7 @@
 Private from its first moment: 0700, files 0600. Not here: what the database holds.
 """
 
+import contextlib
 import fcntl
 import ipaddress
 import json
@@ -18,12 +19,21 @@ from muster.pki.authority import (
     Credential,
     create_authority,
     issue_server_certificate,
+    has_expired,
     names_outside,
+    permitted,
     renew_authority,
 )
 
 _PRIVATE_DIRECTORY = 0o700
 _PRIVATE_FILE = 0o600
+
+# Where Debian, Red Hat, Alpine and macOS keep the bundle of the system.
+_SYSTEM_TRUST = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -88,9 +98,14 @@ class DataDirectory:
         networks = _networks(addresses)
         if key_file.exists() and self.ca_file.exists():
             stored = Credential(self.ca_file.read_bytes(), key_file.read_bytes())
-            if not names_outside(stored.certificate_pem, names, addresses):
+            outside = names_outside(stored.certificate_pem, names, addresses)
+            if not outside and not has_expired(stored.certificate_pem, now):
                 return stored
-            authority = renew_authority(stored, names, networks, now)
+            # What it was allowed to certify stays: a start under another name takes nothing from earlier ones.
+            old_names, old_networks = permitted(stored.certificate_pem) or ([], [])
+            authority = renew_authority(
+                stored, [*dict.fromkeys((*old_names, *names))], [*dict.fromkeys((*old_networks, *networks))], now
+            )
         else:
             authority = create_authority(names, networks, now)
         self.write(key_file, authority.key_pem)
@@ -99,14 +114,16 @@ class DataDirectory:
 
     def _write_trust(self, ca: bytes) -> None:
         """The trust in force on this machine and our CA: so pip and git still work where SSL_CERT_FILE points to it."""
-        in_force = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
-        trust = b""
-        if in_force and Path(in_force) != self.trust_file:
-            try:
-                trust = Path(in_force).read_bytes().rstrip() + b"\n"
-            except OSError:
-                trust = b""
-        self.write(self.trust_file, trust + ca)
+        self.write(self.trust_file, self._trust_in_force() + ca)
+
+    def _trust_in_force(self) -> bytes:
+        candidates = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().openssl_cafile, *_SYSTEM_TRUST]
+        for candidate in candidates:
+            # A shell that ran ``eval "$(muster env)"`` names our own file, which says nothing of what was there before.
+            if candidate and Path(candidate).absolute() != self.trust_file:
+                with contextlib.suppress(OSError):
+                    return Path(candidate).read_bytes().rstrip() + b"\n"
+        return b""
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """What the command line reads to find this server, secrets included."""

@@ -80,18 +80,30 @@ def renew_authority(
     return _self_signed_authority(_load_key(authority), names, networks, now, days)
 
 
-def names_outside(certificate_pem: bytes, names: Sequence[str], addresses: Sequence[Address]) -> list[str]:
-    """Which of ``names`` and ``addresses`` this CA may not certify by its name constraints; empty is good."""
+def permitted(certificate_pem: bytes) -> tuple[list[str], list[Network]] | None:
+    """The names and networks that this CA may certify by its name constraints; None for a CA without them."""
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     try:
-        permitted = certificate.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+        subtrees = certificate.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or ()
     except x509.ExtensionNotFound:
+        return None
+    names = [limit.value for limit in subtrees if isinstance(limit, x509.DNSName)]
+    return names, [limit.value for limit in subtrees if isinstance(limit.value, Network)]
+
+
+def names_outside(certificate_pem: bytes, names: Sequence[str], addresses: Sequence[Address]) -> list[str]:
+    """Which of ``names`` and ``addresses`` this CA may not certify by its name constraints; empty is good."""
+    limits = permitted(certificate_pem)
+    if limits is None:
         return []
-    limits = permitted or ()
-    domains = [limit.value for limit in limits if isinstance(limit, x509.DNSName)]
-    networks = [limit.value for limit in limits if isinstance(limit.value, Network)]
+    domains, networks = limits
     outside = [name for name in names if not any(_is_below(name, domain) for domain in domains)]
     return outside + [str(one) for one in addresses if not any(one in network for network in networks)]
+
+
+def has_expired(certificate_pem: bytes, now: int) -> bool:
+    """Whether the certificate's last moment has passed."""
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc <= _moment(now)
 
 
 def issue_server_certificate(
@@ -111,7 +123,7 @@ def issue_server_certificate(
     outside = names_outside(authority.certificate_pem, names, addresses)
     if outside:
         raise AuthorityError(f"the CA {_common_name(issuer)!r} may not certify {', '.join(outside)}")
-    if issuer.not_valid_after_utc <= _moment(now):
+    if has_expired(authority.certificate_pem, now):
         raise AuthorityError(f"the CA {_common_name(issuer)!r} has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
     if not (names or addresses):
         raise AuthorityError("a server certificate needs a name or an address")
