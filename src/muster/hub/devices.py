@@ -5,6 +5,8 @@ Not here: whether a device may connect (``authentication.py``), and who is conne
 
 from collections.abc import Callable
 
+import msgspec
+
 from muster.bus.bus import Bus
 from muster.domain.device import (
     Authentication,
@@ -121,21 +123,21 @@ class Devices:
             iot_edge=bool(body.capabilities and body.capabilities.iot_edge),
         )
 
-        async def transaction(tx: Transaction) -> None:
+        async def transaction(tx: Transaction) -> Identity:
             stored = await self._locked(tx, hub, device_id)
             if if_match is None:
                 if stored is not None:
                     raise DeviceAlreadyExistsError(f"A device with ID '{device_id}' is already registered.")
                 await self._create(tx, hub, wanted, None)
-            elif stored is None:
+                return wanted
+            if stored is None:
                 raise DeviceNotFoundError(device_id)
-            else:
-                require_match(if_match, counter_etag(stored.etag))
-                await self._replace(tx, hub, stored, wanted)
+            require_match(if_match, counter_etag(stored.etag))
+            return await self._replace(tx, hub, stored, wanted)
 
-        await self._database.transact(transaction)
+        written = await self._database.transact(transaction)
         self._bus.publish(identity_changed_subject(hub, device_id), b"")
-        return await self.get(hub, device_id)
+        return written, await self._times(hub, device_id)
 
     async def delete(self, hub: str, device_id: str, if_match: str | None) -> None:
         """Delete the device with its modules and twins. Raises PreconditionFailedError and DeviceNotFoundError."""
@@ -218,7 +220,16 @@ class Devices:
         )
         await _insert_twin(tx, hub, identity, new_twin(initial_twin, now))
 
-    async def _replace(self, tx: Transaction, hub: str, stored: Identity, wanted: Identity) -> None:
+    async def _replace(self, tx: Transaction, hub: str, stored: Identity, wanted: Identity) -> Identity:
+        """What stands there afterwards: all that ``wanted`` says, in the generation and scopes of ``stored``."""
+        replaced = msgspec.structs.replace(
+            wanted,
+            module_id=stored.module_id,
+            generation_id=stored.generation_id,
+            etag=stored.etag + 1,
+            status_updated=self._clock() if wanted.status != stored.status else stored.status_updated,
+            device_scope=stored.device_scope,
+        )
         await tx.execute(
             "UPDATE identity SET etag = :etag, status = :status, status_reason = :status_reason,"
             " status_updated = :status_updated, authentication_type = :authentication_type, primary_key = :primary_key,"
@@ -226,10 +237,11 @@ class Devices:
             " secondary_thumbprint = :secondary_thumbprint, iot_edge = :iot_edge"
             " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
             hub=hub,
-            module_id=stored.module_id,
-            status_updated=self._clock() if wanted.status != stored.status else stored.status_updated,
-            **{**_written(wanted), "etag": stored.etag + 1},
+            module_id=replaced.module_id,
+            status_updated=replaced.status_updated,
+            **_written(replaced),
         )
+        return replaced
 
 
 def _written(identity: Identity) -> dict[str, int | str | None]:
