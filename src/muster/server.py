@@ -57,7 +57,7 @@ from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
 from muster.observe import set_up_logging
-from muster.portal.app import create_portal
+from muster.portal.app import Portal, create_portal
 from muster.store.database import Database, DatabaseError
 from muster.store.migration import migrate
 from muster.store.postgres import open_postgres
@@ -307,12 +307,16 @@ class _Server:
             tap_factory=tracer.tap if tracer else None,
         )
         stack.push_async_callback(listener.drain, DRAIN_SECONDS)
-        pages = HttpFactory(self._portal(host_names), clock=self._clock)
+        portal = self._portal(host_names)
+        pages = HttpFactory(portal, clock=self._clock)
         stack.push_async_callback(pages.finish, DRAIN_SECONDS)
-        portal = Listener(Protocols(http=pages), tls=None)
-        stack.push_async_callback(portal.close)
+        portal_listener = Listener(Protocols(http=pages), tls=None)
+        stack.push_async_callback(portal_listener.close)
+        # Before the listeners drain: whoever follows something would otherwise hold them up.
+        stack.callback(portal.close)
+        stack.callback(self._services.events.close)
         try:
-            await self._listen(listener, portal)
+            await self._listen(listener, portal_listener)
         except ListenError as error:
             raise ConfigurationError(f"{error}.") from error
         self._directory.write_status(self.status)
@@ -344,7 +348,7 @@ class _Server:
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
         return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
 
-    def _portal(self, host_names: frozenset[str]) -> Any:
+    def _portal(self, host_names: frozenset[str]) -> Portal:
         services = self._services
         return create_portal(
             provisioning=services.provisioning,

@@ -82,6 +82,8 @@ class EventLog:
         self._database = database
         self._bus = bus
         self._clock = clock
+        self._followers: set[asyncio.Event] = set()
+        self._closed = False
         self._gathering: dict[str, _Batch] = {}
         self._writing: set[str] = set()
 
@@ -159,34 +161,43 @@ class EventLog:
     async def read(
         self, hub: str, position: Position, limit: int, partition: int | None = None
     ) -> tuple[list[Event], Position]:
-        """Up to ``limit`` events from ``position`` on, in the order of each partition, and where to go on."""
+        """Up to ``limit`` events from ``position`` on, in the order of each partition, and where to go on.
+
+        Every partition gets its share first, so that a busy one does not hide the others.
+        """
         limit = max(1, min(limit, MAXIMUM_READ))
         numbers = list(position.next_sequence_numbers)
+        partitions = range(len(numbers)) if partition is None else (partition,)
         events: list[Event] = []
-        for index in range(len(numbers)) if partition is None else (partition,):
-            if len(events) >= limit:
-                break
-            rows = await self._database.fetch_all(
-                f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition AND sequence_number >= :number"
-                " ORDER BY sequence_number LIMIT :limit",
-                hub=hub,
-                partition=index,
-                number=numbers[index],
-                limit=limit - len(events),
-            )
-            events += [_event(row) for row in rows]
-            if rows:
-                numbers[index] = rows[-1][1] + 1
+        for share in (max(1, limit // len(partitions)), limit):
+            for index in partitions:
+                count = min(share, limit - len(events))
+                found = await self._read_partition(hub, index, numbers[index], count) if count else []
+                if found:
+                    events += found
+                    numbers[index] = found[-1].sequence_number + 1
         return events, Position(tuple(numbers))
+
+    async def _read_partition(self, hub: str, partition: int, number: int, limit: int) -> list[Event]:
+        rows = await self._database.fetch_all(
+            f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition AND sequence_number >= :number"
+            " ORDER BY sequence_number LIMIT :limit",
+            hub=hub,
+            partition=partition,
+            number=number,
+            limit=limit,
+        )
+        return [_event(row) for row in rows]
 
     async def follow(
         self, hub: str, position: Position, partition: int | None = None, *, idle: float
     ) -> AsyncIterator[tuple[list[Event], Position]]:
-        """Endlessly what ``read`` gives, as it is committed; an empty list after ``idle`` seconds without events."""
+        """What ``read`` gives, as it is committed, until ``close``; an empty list after ``idle`` seconds of silence."""
         wake = asyncio.Event()
         subscription = self._bus.subscribe(events_subject(hub), lambda _data: wake.set())
+        self._followers.add(wake)
         try:
-            while True:
+            while not self._closed:
                 wake.clear()
                 events, position = await self.read(hub, position, 100, partition)
                 if not events:
@@ -197,7 +208,14 @@ class EventLog:
                         pass
                 yield events, position
         finally:
+            self._followers.discard(wake)
             subscription.close()
+
+    def close(self) -> None:
+        """End all that follow; appending and reading go on."""
+        self._closed = True
+        for wake in self._followers:
+            wake.set()
 
     async def latest(self, hub: str, limit: int) -> list[Event]:
         """The newest events of a hub, newest first."""
