@@ -41,7 +41,7 @@ chromium:
 		|| { echo "Chromium is missing: sudo apt-get install chromium chromium-driver"; exit 1; }
 
 demo: setup sdk
-	$(BIN)/python examples/demo.py --device-python $(SDK)/bin/python
+	$(BIN)/muster demo --python $(SDK)/bin/python
 
 test: setup
 	$(PYTEST) tests/unit tests/playbook tests/property tests/operations tests/contract -n $(WORKERS) -q
