@@ -15,7 +15,19 @@ front does the same for the last step.
 
 from collections.abc import Callable
 
-from muster.wire.mqtt_packets import ACCEPTED, Connack, Connect, Packet
+from muster.frontends.trace import TracedConnection
+from muster.wire.mqtt_decoder import decode_all
+from muster.wire.mqtt_packets import (
+    ACCEPTED,
+    Connack,
+    Connect,
+    Packet,
+    Puback,
+    Publish,
+    Pubrec,
+    Suback,
+    Unsuback,
+)
 from muster.wire.mqtt_session import Event, MqttSession, Violation, ViolationKind
 
 SECOND = 1_000_000
@@ -123,3 +135,54 @@ def connected(session: MqttSession | None = None, connect: Connect | None = None
     play = Playbook(session)
     packet = connect or Connect("dev-1", keep_alive=60)
     return play >> packet << packet >> act.connack(ACCEPTED) << sends(Connack(ACCEPTED))
+
+
+def replay(connection: TracedConnection, session: MqttSession | None = None) -> list[Event]:
+    """Does again what a traced MQTT connection did, and asserts that the session sends what was sent.
+
+    What was received is received again at its time. Each packet that was sent becomes the action that sends it,
+    unless the session sends it by itself; then it must be the next one that it owes. Returns the events.
+    """
+    session = session or MqttSession(connection.opened)
+    events: list[Event] = []
+    owed = b""
+    for record in connection.records:
+        events += session.expire(record.time)
+        if record.direction == "received":
+            events += session.receive(record.data, record.time)
+            owed += session.take_output()
+            continue
+        for packet in decode_all(record.data):
+            encoded = packet.encode()
+            if not owed.startswith(encoded):
+                send_again(session, packet)
+                owed = session.take_output() + owed
+            assert owed.startswith(encoded), f"{packet} was sent, {owed!r} is sent now"
+            owed = owed[len(encoded) :]
+    assert not owed, f"{owed!r} was not sent"
+    return events
+
+
+def send_again(session: MqttSession, packet: Packet) -> None:
+    match packet:
+        case Connack():
+            session.connack(packet.return_code, session_present=packet.session_present)
+        case Publish():
+            session.publish(
+                packet.topic,
+                packet.payload,
+                packet.qos,
+                retain=packet.retain,
+                dup=packet.dup,
+                packet_id=packet.packet_id if packet.dup else 0,
+            )
+        case Puback():
+            session.puback(packet.packet_id)
+        case Pubrec():
+            session.pubrec(packet.packet_id)
+        case Suback():
+            session.suback(packet.packet_id, packet.return_codes)
+        case Unsuback():
+            session.unsuback(packet.packet_id)
+        case _:
+            raise AssertionError(f"{packet} was sent, and nothing asked for it")
