@@ -2,9 +2,9 @@
 
 import pytest
 
-from muster.wire.mqtt_packets import Connect, Disconnect, Pingreq, Publish
-from muster.wire.mqtt_session import ViolationKind
-from tests.support.playbook import Playbook, connected, refuses
+from muster.wire.mqtt_packets import Connect, Disconnect, Pingreq, Publish, Subscribe
+from muster.wire.mqtt_session import MqttSession, ViolationKind
+from tests.support.playbook import Playbook, act, connected, refuses
 
 
 def test_disconnect_ends_the_connection():
@@ -26,10 +26,39 @@ def test_3_14_4_2_what_a_client_sends_behind_disconnect_is_ignored():
 
 def test_disconnect_before_connack():
     connect = Connect("dev-1")
-    play = Playbook() >> connect.encode() + Disconnect().encode() << connect << Disconnect()
+    assert (
+        Playbook()
+        >> connect.encode() + Disconnect().encode()
+        << connect
+        << Disconnect()
+        >> act.connack()
+        >> act.suback(1, [0])
+    )
+
+
+def test_after_the_end_an_action_does_nothing():
+    """The client published, subscribed and left in one segment: the caller works on what it sent all the same."""
+    message, subscribe = Publish(b"t", b"", 1, 7), Subscribe(8, [(b"t", 1)])
+    play = connected(MqttSession(0, qos_2=True))
+    play = (
+        play
+        >> message.encode() + subscribe.encode() + Disconnect().encode()
+        << message
+        << subscribe
+        << Disconnect()
+        >> act.puback(7)
+        >> act.pubacks([7, 9])
+        >> act.suback(8, [1])
+        >> act.unsuback(8)
+        >> act.pubrec(7)
+        >> act.pubrel(7)
+        >> act.connack()
+    )
     assert play
-    with pytest.raises(RuntimeError, match="connack"):
-        play.session.connack()
+    assert play.session.publish(b"t", b"", 1) == 0
+    assert play.session.publish(b"t", b"") == 0
+    assert play.session.in_flight_room == 16
+    assert play.session.take_output() == b""
 
 
 @pytest.mark.parametrize("raw, statement", [(b"\xe1\x00", "MQTT-2.2.2-2"), (b"\xe0\x01\x00", "after its last field")])

@@ -99,7 +99,7 @@ def test_a_recording_in_which_the_session_should_have_expired():
             TraceRecord(2 * SECOND, "sent", Connack().encode()),
         ],
     )
-    with pytest.raises(RuntimeError, match="connack"):
+    with pytest.raises(AssertionError, match="Connack"):
         replay(late)
 
 

@@ -17,8 +17,9 @@ connection.
 
 *What the peer does wrong never raises.* It becomes a `Violation`, always the last event, with the goodbye
 that the specification has queued (CONNACK 1 or 2; for all else there is none). *What the caller does wrong
-raises*: an action before `connack(0)` or after the end is a RuntimeError (so ask `connected` when an
-operation took time), a value that the protocol cannot carry is a ValueError, and neither has queued anything.
+raises*: an action before `connack(0)` is a RuntimeError, a value that the protocol cannot carry is a
+ValueError, and neither has queued anything. *After the end an action does nothing*: the peer may leave while
+the caller works, and what it sent before it left comes in one list with its DISCONNECT.
 
 *What the core answers itself:* PINGREQ; and of the QoS 2 flow PUBREC, PUBREL and repeated PUBLISHes. All else
 is the caller's: PUBACK, PUBREC, SUBACK and UNSUBACK are sent when the work behind them is done, in the order
@@ -469,6 +470,8 @@ class MqttSession:
 
     def connack(self, return_code: int = ACCEPTED, *, session_present: bool = False) -> None:
         """The verdict on CONNECT. A code other than 0 ends the connection [MQTT-3.2.2-5]."""
+        if self._state == CLOSED:
+            return
         if self._state != CONNECTING:
             raise RuntimeError("connack without a CONNECT that waits for it")
         if session_present and self._clean_session:
@@ -488,8 +491,7 @@ class MqttSession:
 
     def pubacks(self, packet_ids: Sequence[int]) -> None:
         """Many QoS 1 messages are taken, in this order: as `puback` for each, at a third of the cost."""
-        self._require_connected()
-        if not packet_ids:
+        if not self._may_send() or not packet_ids:
             return
         if min(packet_ids) < 1 or max(packet_ids) > 0xFFFF:
             raise ValueError("there is no such packet identifier [MQTT-2.3.1-1]")
@@ -502,7 +504,8 @@ class MqttSession:
 
     def pubrec(self, packet_id: int) -> None:
         """The QoS 2 message is taken. Raises ValueError if no such message waits for it."""
-        self._require_connected()
+        if not self._may_send():
+            return
         if self._received.get(packet_id) is not False:
             raise ValueError(f"no QoS 2 message {packet_id} waits for PUBREC")
         self._received[packet_id] = True
@@ -526,13 +529,16 @@ class MqttSession:
         dup: bool = False,
         packet_id: int = 0,
     ) -> int:
-        """Sends a message. Returns its packet id, 0 at QoS 0, by which Puback or Pubcomp will settle it.
+        """Sends a message. Returns its packet id, by which Puback or Pubcomp will settle it.
+
+        At QoS 0 and after the end the packet id is 0: nothing will settle it.
 
         `packet_id` and `dup` are for a message that an earlier connection of the session left unsettled: it
         keeps its identifier [MQTT-4.4.0-1]. Raises RuntimeError without `in_flight_room`, ValueError for an
         identifier that is in flight, or QoS 2 while that is off.
         """
-        self._require_connected()
+        if not self._may_send():
+            return 0
         if qos == 0:
             self._queue(Publish(topic, payload, 0, packet_id, retain=retain, dup=dup))
             return 0
@@ -545,7 +551,8 @@ class MqttSession:
 
     def pubrel(self, packet_id: int) -> None:
         """Goes on with a QoS 2 message whose PUBREC reached an earlier connection [MQTT-4.4.0-1]."""
-        self._require_connected()
+        if not self._may_send():
+            return
         if not self._qos_2:
             raise ValueError("QoS 2 is turned off")
         packet_id = self._free_packet_id(packet_id)
@@ -565,10 +572,11 @@ class MqttSession:
             if self._last_packet_id not in self._in_flight:
                 return self._last_packet_id
 
-    def _require_connected(self) -> None:
-        if self._state != CONNECTED:
-            raise RuntimeError("the connection has not been accepted, or is over")
+    def _may_send(self) -> bool:
+        if self._state in (AWAITING_CONNECT, CONNECTING):
+            raise RuntimeError("the connection has not been accepted yet")
+        return self._state == CONNECTED
 
     def _queue(self, packet: Packet) -> None:
-        self._require_connected()
-        self._output.append(packet.encode())
+        if self._may_send():
+            self._output.append(packet.encode())
