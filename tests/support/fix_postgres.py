@@ -47,6 +47,11 @@ class PostgresServer:
     def dsn(self, schema: str = "public") -> str:
         return f"postgresql://muster@/postgres?host={self.directory}&search_path={schema}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it answers; after ``kill`` it first recovers what was committed."""
         asyncio.run(self._start())

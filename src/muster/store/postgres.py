@@ -1,14 +1,14 @@
 """The PostgreSQL driver: a pool of asyncpg connections, each body in a transaction of its own.
 
-Not here: SQL of the project, and the schema. The port and its rules are in ``store/database.py``, the
-choice of READ COMMITTED and its measurement as well.
+Not here: SQL of the project, and the schema. The port and its rules are in ``store/database.py``, the choice of READ
+COMMITTED and its measurement as well.
 
-A body is run again, up to ``ATTEMPTS`` times, when PostgreSQL gives its transaction up (serialization
-failure, deadlock) or the connection breaks before COMMIT. When it breaks during COMMIT nobody knows whether
-the data is stored: the caller gets OutcomeUnknownError, and nothing is repeated. Bodies start in the order
-of submission and end in any.
+A body is run again, up to ``ATTEMPTS`` times in all, when PostgreSQL gives its transaction up (serialization failure,
+deadlock) or the connection breaks before COMMIT. When it breaks during COMMIT nobody knows whether the data is stored:
+the caller gets OutcomeUnknownError, and nothing is repeated. Bodies start in the order of submission and end in any.
 
-asyncpg's connection reset is left out, it costs a round trip for each use and no body changes its session.
+``insert_rows`` is COPY. asyncpg's reset of a connection after each use is left out: it costs a round trip, and no body
+changes its session.
 """
 
 import asyncio
