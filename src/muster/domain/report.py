@@ -9,6 +9,10 @@ from enum import StrEnum
 
 import msgspec
 
+LONGEST_SUBJECT = 256
+LONGEST_TEXT = 1024
+"""Characters. Ids and tokens that clients send can have 64 KiB; a report keeps enough of them to know them by."""
+
 
 class Outcome(StrEnum):
     """What one check said. ``SKIPPED``: not evaluated, because an earlier check made it meaningless."""
@@ -49,6 +53,25 @@ class Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     credential: str
     peer: str
     checks: tuple[Check, ...]
+
+
+def bounded(report: Report) -> Report:
+    """The report with every text cut to its bound."""
+    checks = tuple(Check(one.id, one.outcome, clipped(one.detail), clipped(one.fix)) for one in report.checks)
+    return msgspec.structs.replace(
+        report,
+        scope=clipped(report.scope, LONGEST_SUBJECT),
+        operation=clipped(report.operation, LONGEST_SUBJECT),
+        subject=clipped(report.subject, LONGEST_SUBJECT),
+        answer=clipped(report.answer),
+        credential=clipped(report.credential),
+        checks=checks,
+    )
+
+
+def clipped(text: str, limit: int = LONGEST_TEXT) -> str:
+    """At most ``limit`` characters of ``text``; dots in place of the rest."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def refusals(checks: tuple[Check, ...]) -> tuple[Check, ...]:

@@ -6,6 +6,7 @@ partition's row, so a partition's rows become visible in their order. Sources: h
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ _EVENT = (
     " authentication_method, model_id, system_properties, application_properties, body"
 )
 
+_POSITION = re.compile(r"\d{1,18}(-\d{1,18})*", re.ASCII)
+
 Stamps = tuple[str, str, str, str, str, str]
 """Source, device id, module id, generation id, authentication method, model id: the same for all messages of a
 connection.
@@ -69,10 +72,9 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> "Position":
         """Raises ValueError for text that ``str`` did not make."""
-        numbers = tuple(int(part) for part in text.split("-"))
-        if any(number < 0 for number in numbers):
+        if _POSITION.fullmatch(text) is None:
             raise ValueError(text)
-        return cls(numbers)
+        return cls(tuple(int(part) for part in text.split("-")))
 
 
 class EventLog:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from muster.domain.documents import encode, read
-from muster.domain.report import Report
+from muster.domain.report import LONGEST_SUBJECT, Report, bounded, clipped
 from muster.domain.timestamp import DAY, iso_utc
 from muster.store.database import Database, Transaction
 
@@ -58,6 +58,7 @@ class Reports:
 
     async def insert(self, tx: Transaction, report: Report) -> None:
         """The same, inside a transaction of the caller."""
+        report = bounded(report)
         await tx.execute(
             "INSERT INTO report (tracking_id, scope, service, subject_key, time, document)"
             " VALUES (:tracking_id, :scope, :service, :subject_key, :time, :document)",
@@ -86,7 +87,7 @@ class Reports:
             "SELECT document FROM report WHERE tracking_id = :tracking_id OR subject_key = :subject_key"
             " ORDER BY time DESC LIMIT :limit",
             tracking_id=_tracking_guid(identifier),
-            subject_key=identifier.lower(),
+            subject_key=clipped(identifier, LONGEST_SUBJECT).lower(),
             limit=limit,
         )
         return [read(row[0], Report) for row in rows]

@@ -3,10 +3,11 @@
 Not here: the portal, which has a port and an application of its own.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,15 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from muster.domain.errors import NotAllowedError, NotFoundError
 from muster.frontends import status
-from muster.frontends.rest.requests import Guard
+from muster.frontends.rest.requests import ErrorBody, Guard
 
 # Every second segment of a path is a word of the API, the others are ids; words compare without case (hub-
 # service.md 1.5).
 _MUSTER = "muster"
+_PROVISIONING_WORDS = frozenset({_MUSTER, "enrollments", "enrollmentgroups", "registrations"})
+_NOT_ALLOWED = 405
 
 
 def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
-    """The application of ``routes``; what none of them takes is a 404 or 405 in Azure's error shape."""
+    """The application of ``routes``; what none of them takes is a 404 or 405 in the error shape of its service."""
 
     async def not_found(request: Request) -> Response:
         raise NotFoundError(f"There is nothing at {request.method} {request.scope['path']}.")
@@ -30,13 +33,29 @@ def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
     async def not_allowed(request: Request) -> Response:
         raise NotAllowedError(f"{request.method} is not allowed at {request.scope['path']}.")
 
-    def handler(function: Callable[[Request], Any]) -> Callable[[Request, Exception], Any]:
-        guarded = guard(function, status.provisioning_body)
-        return lambda request, _error: guarded(request)
+    async def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.scope["path"]
+        refusal = not_allowed if error.status_code == _NOT_ALLOWED else not_found
+        response = await guard(refusal, _error_body(path))(request)
+        if refusal is not_allowed:
+            response.headers["Allow"] = ", ".join(_allowed(routes, path))
+        return response
 
-    app = Starlette(routes=list(routes), exception_handlers={404: handler(not_found), 405: handler(not_allowed)})
+    app = Starlette(routes=list(routes), exception_handlers={HTTPException: refuse})
     app.router.redirect_slashes = False
     return PathSpelling(app)
+
+
+def _error_body(path: str) -> ErrorBody:
+    """The shape of errors at a path that no route takes: that of the service its first word belongs to."""
+    return status.provisioning_body if path.split("/")[1] in _PROVISIONING_WORDS else status.hub_body
+
+
+def _allowed(routes: Sequence[Route], path: str) -> list[str]:
+    return sorted(
+        {method for route in routes if route.path_regex.match(path) for method in route.methods or ()},
+    )
 
 
 class PathSpelling:

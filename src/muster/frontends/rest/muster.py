@@ -107,6 +107,7 @@ class MusterApi:
     # Events
 
     async def get_events(self, request: Request) -> Response:
+        self._require_host(request)
         hub = self._hub(request)
         await self._authorize(request, hub.policies, Right.SERVICE_CONNECT)
         selection = _Selection.of(request, hub)
@@ -130,10 +131,11 @@ class MusterApi:
             return earliest
         if start == "latest":
             return latest
-        if selection.partition is None or not start.isdigit():
+        number = requests.integer(start, -1)
+        if selection.partition is None or number < 0:
             raise ArgumentInvalidError("from is earliest, latest, or a sequence number together with partition.")
         numbers = list(latest.next_sequence_numbers)
-        numbers[selection.partition] = int(start)
+        numbers[selection.partition] = number
         return Position(tuple(numbers))
 
     async def _follow(self, hub: Hub, selection: "_Selection", position: Position) -> AsyncIterator[bytes]:

@@ -25,6 +25,9 @@ ErrorBody = Callable[[ServiceError, str, int], bytes]
 
 MAXIMUM_BODY_BYTES = 1024 * 1024
 
+_LONGEST_NUMBER = 18
+"""Digits that fit into the 64 bits of a column."""
+
 _API_VERSION = re.compile(r"\d{4}-\d\d-\d\d(-preview)?", re.IGNORECASE)
 _JSON = "application/json; charset=utf-8"
 
@@ -76,8 +79,10 @@ async def read_record(request: Request, record: type[T]) -> T:
 
 
 def integer(text: str | None, default: int) -> int:
-    """A whole number of a header or query; ``default`` when it is absent or none."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else default
+    """A whole number of a header or query; ``default`` when it is absent, none, or longer than any that is meant."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER:
+        return default
+    return int(text)
 
 
 def json_response(value: object, *, etag: str | None = None, headers: dict[str, str] | None = None) -> Response:
