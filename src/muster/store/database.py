@@ -1,6 +1,7 @@
 """The database port: one SQL text for SQLite and PostgreSQL, three verbs, and the errors a caller may see.
 
-Not here: the drivers (``sqlite.py``, ``postgres.py``), the schema (``migrations/``) and its runner (``migration.py``). SQL stands beside the operation that uses it (style-models.md 11.4 a).
+Not here: the drivers (``sqlite.py``, ``postgres.py``), the schema (``migrations/``) and its runner
+(``migration.py``). SQL stands beside the operation that uses it (style-models.md 11.4 a).
 
 **SQL.** Parameters are ``:name``. Values are integers of 64 bits, text, bytes and NULL; columns are
 ``BIGINT``, ``TEXT`` and ``{bytes}``; a boolean is 0 or 1, a time is microseconds since 1970 UTC, a document
@@ -15,19 +16,21 @@ closed list of tokens, written in braces outside of string literals:
 statements, awaits nothing but its transaction, and may be run more than once. After a statement failed, the
 transaction is lost: a body may not catch the error and go on (it may raise another one instead).
 
-**Isolation, and what to lock.** On SQLite transactions come one after the other. On PostgreSQL they run at the same time
-under READ COMMITTED: a statement sees what was committed when it began, and writers of one row wait for each other. So
-what a body reads in order to decide what to write is read with ``{for_update}``, or the decision stands in the writing
-statement (``WHERE etag = :etag``, ``ON CONFLICT DO NOTHING``). A count, or a row that is not there, cannot be locked: lock
-the row that all writers share, such as the device's. Take several locks in one order everywhere. A driver runs a body
-again when PostgreSQL gives it up (deadlock) or the connection breaks before COMMIT, at most five times in all.
+**Isolation, and what to lock.** On SQLite transactions come one after the other. On PostgreSQL they run at the same
+time under READ COMMITTED: a statement sees what was committed when it began, and writers of one row wait for each
+other. So what a body reads in order to decide what to write is read with ``{for_update}``, or the decision stands
+in the writing statement (``WHERE etag = :etag``, ``ON CONFLICT DO NOTHING``). A count, or a row that is not there,
+cannot be locked: lock the row that all writers share, such as the device's. Take several locks in one order
+everywhere. A driver runs a body again when PostgreSQL gives it up (deadlock) or the connection breaks before
+COMMIT, at most five times in all.
 
-Measured against that (PostgreSQL 18, eight workers, then 32): an unlocked read-decide-write of one row lost 871 and 966
-of 1,000 updates, a locked one none. SERIALIZABLE loses none without locks but runs bodies again, 1.4 and 2.5 times on
-the average and up to 18 times, because SKIP LOCKED and waiting for a row no longer help: "lock next message" fell from
-2,036 to 1,090 transactions/s and from 2,240 to 158, its 99th percentile rose from 27 to 1,378 ms; appends to four
-partitions fell from 960 to 731 and from 888 to 215 (``tests/bench/bench_store.py --isolation``). Every way of claiming
-something has a contract test with many workers in ``tests/contract/test_database_claims.py``.
+Measured against that (PostgreSQL 18, eight workers, then 32): an unlocked read-decide-write of one row lost 871
+and 966 of 1,000 updates, a locked one none. SERIALIZABLE loses none without locks but runs bodies again, 1.4 and
+2.5 times on the average and up to 18 times, because SKIP LOCKED and waiting for a row no longer help: "lock next
+message" fell from 2,036 to 1,090 transactions/s and from 2,240 to 158, its 99th percentile rose from 27 to 1,378
+ms; appends to four partitions fell from 960 to 731 and from 888 to 215 (``tests/bench/bench_store.py
+--isolation``). Every way of claiming something has a contract test with many workers in
+``tests/contract/test_database_claims.py``.
 
 **Acknowledge.** When ``transact`` returns, the data is on disk. An error means: not stored, with one
 exception that says so (:class:`OutcomeUnknownError`).
