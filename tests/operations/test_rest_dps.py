@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ async def test_a_created_enrollment_has_the_shape_that_clients_read(rest: RestCl
     assert await get(rest) == answer.json
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], str]] = {
     "PEM": lambda pem: pem,
     "PEM without its last line break": lambda pem: pem.rstrip(),
     "PEM with CR LF": lambda pem: pem.replace("\n", "\r\n"),
