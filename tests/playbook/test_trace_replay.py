@@ -1,4 +1,4 @@
-"""Recorded connections, replayed: every file in `traces/` that `muster up --trace FILE` wrote, or a hand.
+"""Recorded connections, replayed: every file in `traces/`, written by `muster up --trace FILE` or by hand.
 
 A recording that is dropped into that folder is a test from then on. Connections that speak something else than MQTT
 on bare TLS are passed over.
