@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from muster.store.database import (
+    ConstraintViolationError,
     Database,
     DatabaseBusyError,
     DatabaseUnavailableError,
     OutcomeUnknownError,
     StatementError,
     Transaction,
+    split_statements,
 )
 from muster.store.postgres import ATTEMPTS, PostgresDatabase, open_postgres
 from tests.support.fix_postgres import PostgresServer
@@ -190,6 +192,40 @@ async def test_a_server_that_is_not_there_is_unavailable(dsn: str, monkeypatch: 
     monkeypatch.setenv("PGPORT", "1")
     with pytest.raises(DatabaseUnavailableError, match="no connection"):
         await open_postgres(dsn)
+
+
+DEFERRED = """
+CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''refused'' USING ERRCODE = ''STATE''; END';
+CREATE CONSTRAINT TRIGGER refused AFTER UPDATE ON box DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "attempts"),
+    [("23503", ConstraintViolationError, 1), ("40001", DatabaseBusyError, ATTEMPTS)],
+)
+async def test_a_commit_that_postgres_refuses_is_no_unknown_outcome(
+    postgres_database: PostgresDatabase, state: str, error: type[Exception], attempts: int
+):
+    made = 0
+
+    async def refuse(transaction: Transaction) -> None:
+        for statement in split_statements(DEFERRED.replace("STATE", state)):
+            await transaction.execute(statement)
+
+    async def body(transaction: Transaction) -> None:
+        nonlocal made
+        made += 1
+        await add(1, transaction)
+
+    await postgres_database.transact(refuse)
+    with pytest.raises(error) as caught:
+        await postgres_database.transact(body)
+    assert type(caught.value) is error
+    assert made == attempts
+    assert await numbers(postgres_database) == [0, 0]
 
 
 async def test_a_wrong_value_is_told_before_it_is_sent(postgres_database: PostgresDatabase):

@@ -46,7 +46,7 @@ POSTGRES: Final = Dialect(
     name="postgres",
     tokens={"bytes": "BYTEA", "for_update": "FOR UPDATE", "skip_locked": "FOR UPDATE SKIP LOCKED"},
     numbered=True,
-    migration_lock="SELECT pg_advisory_xact_lock(120347355473266)",
+    migration_lock="SELECT pg_advisory_xact_lock(120351215609202)",
 )
 
 ATTEMPTS: Final = 5
