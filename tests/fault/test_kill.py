@@ -1,0 +1,349 @@
+"""``kill -9`` and SIGTERM under load, to Muster and to its PostgreSQL: whatever was acknowledged is there afterwards,
+once and in order, and what was begun is finished at the next start.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.support.fix_pki import self_signed
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_server import (
+    DEVELOPMENT_KEY,
+    ID_SCOPE,
+    MusterServer,
+    StartServer,
+    clean_environment,
+    free_address,
+)
+from tests.support.mqtt_client import (
+    ConnectionEndedError,
+    Endpoint,
+    MqttClient,
+    TelemetryDevice,
+    device_token,
+    endpoint,
+    finish_registration,
+    open_registration,
+    start_registration,
+)
+from tests.support.service_client import ServiceClient
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+DEVICES = 6
+ROUNDS = 3
+REGISTRATIONS = 24
+
+PARTITION_COUNTERS = "SELECT partition, next_sequence_number, next_offset FROM event_partition ORDER BY partition"
+PARTITION_ROWS = (
+    "SELECT partition, count(*), min(sequence_number), max(sequence_number), min(event_offset), max(event_offset)"
+    " FROM event GROUP BY partition ORDER BY partition"
+)
+INTERRUPTED = "SELECT registration_id FROM registration WHERE status = 'assigning'"
+
+
+class Data:
+    """Where a server keeps its data, and how a test looks at it from the side."""
+
+    def __init__(self, dsn: str | None) -> None:
+        self.dsn = dsn
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--database", self.dsn) if self.dsn else ()
+
+    async def rows(self, server: MusterServer, sql: str) -> list[tuple]:
+        """The rows of a SELECT, which is the same for both databases."""
+        if self.dsn is None:
+            connection = sqlite3.connect(server.data_directory / "muster.db")
+            try:
+                return connection.execute(sql).fetchall()
+            finally:
+                connection.close()
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return [tuple(row) for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def postgres_data(postgres_server: PostgresServer) -> AsyncIterator[Data]:
+    async with postgres_server.fresh_database() as dsn:
+        yield Data(dsn)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def data(request: pytest.FixtureRequest) -> Data:
+    """The test runs once on each."""
+    return Data(None) if request.param == "sqlite" else request.getfixturevalue("postgres_data")
+
+
+def service_client(server: MusterServer) -> ServiceClient:
+    return ServiceClient(server.address, server.ca_file.read_text(), DEVELOPMENT_KEY)
+
+
+def make_devices(server: MusterServer) -> list[TelemetryDevice]:
+    """Devices with a key each, known to the hub."""
+    at = endpoint(server.address, server.ca_file)
+    names = [f"load-{number}" for number in range(DEVICES)]
+    with service_client(server) as client:
+        for name in names:
+            client.create_device(name, key=KEY)
+    return [TelemetryDevice(at, name, device_token(server.address, name, KEY)) for name in names]
+
+
+@asynccontextmanager
+async def under_load(devices: Sequence[TelemetryDevice]) -> AsyncIterator[None]:
+    """All devices send, and reconnect, until the end of the block."""
+    async with asyncio.TaskGroup() as group:
+        for device in devices:
+            group.create_task(device.run())
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(device.stop() for device in devices))
+
+
+async def until_acknowledged(devices: Sequence[TelemetryDevice], more: int) -> None:
+    """Wait until each device has had so many more acknowledgements, 20 s at most."""
+    goals = [len(device.acknowledged) + more for device in devices]
+    async with asyncio.timeout(20):
+        while any(len(device.acknowledged) < goal for device, goal in zip(devices, goals, strict=True)):  # noqa: ASYNC110 - many devices, no single event
+            await asyncio.sleep(0.01)
+
+
+def require_nothing_lost(server: MusterServer, devices: Sequence[TelemetryDevice]) -> None:
+    """All that was acknowledged is in the log, once, in the order of each device, without a gap in any partition."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    next_in_partition: dict[int, int] = defaultdict(int)
+    with service_client(server) as client:
+        for event in client.events():
+            assert event["sequenceNumber"] == next_in_partition[event["partition"]]
+            next_in_partition[event["partition"]] += 1
+            assert event["body"]["device"] == event["deviceId"]
+            numbers[event["deviceId"]].append(event["body"]["seq"])
+    for device in devices:
+        assert device.faults == []
+        assert device.acknowledged, f"{device.device_id} was never acknowledged anything"
+        stored = numbers[device.device_id]
+        assert all(one < two for one, two in itertools.pairwise(stored)), device.device_id
+        missing = set(device.acknowledged).difference(stored)
+        assert not missing, f"{device.device_id} lost {len(missing)} acknowledged messages: {sorted(missing)[:10]}"
+
+
+async def require_counters_match(data: Data, server: MusterServer) -> None:
+    """The counters of each partition say exactly what its rows say: both are of the same transactions."""
+    counters = {row[0]: row[1:] for row in await data.rows(server, PARTITION_COUNTERS)}
+    rows = {row[0]: row[1:] for row in await data.rows(server, PARTITION_ROWS)}
+    assert rows
+    for partition, (next_number, next_offset) in counters.items():
+        if partition not in rows:
+            assert (next_number, next_offset) == (0, 0)
+            continue
+        count, first, last, first_offset, last_offset = rows[partition]
+        assert (first, last, count) == (0, next_number - 1, next_number)
+        assert first_offset == 0
+        assert last_offset < next_offset
+
+
+@pytest.mark.timeout(180)
+async def test_a_killed_server_loses_nothing_acknowledged(data: Data, start_server: StartServer) -> None:
+    moments = random.Random(20_261_123)
+    server = start_server(*data.options)
+    devices = make_devices(server)
+    for _ in range(ROUNDS):
+        async with under_load(devices):
+            await until_acknowledged(devices, 200)
+            await asyncio.sleep(moments.uniform(0, 0.5))
+            server.kill()
+        await require_counters_match(data, server)
+        await asyncio.to_thread(server.start)
+        require_nothing_lost(server, devices)
+    assert all(device.connections == ROUNDS for device in devices)
+    async with under_load(devices):
+        await until_acknowledged(devices, 100)
+    require_nothing_lost(server, devices)
+    assert server.stop() == 0, server.output
+    await require_counters_match(data, server)
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_asked_to_stop_under_load_keeps_its_word(data: Data, start_server: StartServer) -> None:
+    server = start_server(*data.options)
+    devices = make_devices(server)
+    async with under_load(devices):
+        await until_acknowledged(devices, 200)
+        asked = time.monotonic()
+        code = await asyncio.to_thread(server.stop, signal.SIGTERM)
+        took = time.monotonic() - asked
+    assert code == 0, server.output
+    assert took < 10
+    assert not server.status_file.exists()
+    assert "Traceback" not in server.output, server.output
+    await require_counters_match(data, server)
+    await asyncio.to_thread(server.start)
+    require_nothing_lost(server, devices)
+
+
+# Registrations
+
+
+@pytest.fixture
+def enrolled(tmp_path: Path) -> dict[str, Path]:
+    """Registration ids, and the directory with certificate and key of each."""
+    names = [f"reg-{number:02}" for number in range(REGISTRATIONS)]
+    for name in names:
+        self_signed(name).write(tmp_path, name)
+    return {name: tmp_path / name for name in names}
+
+
+def registration_endpoint(server: MusterServer, files: Path) -> Endpoint:
+    return endpoint(server.address, server.ca_file, files.with_suffix(".pem"), files.with_suffix(".key"))
+
+
+async def register_until_killed(server: MusterServer, enrolled: dict[str, Path], victims: int) -> dict[str, str]:
+    """All register at once, and the server is killed when so many were told 202; their operation ids."""
+    clients = {
+        name: await open_registration(registration_endpoint(server, files), ID_SCOPE, name)
+        for name, files in enrolled.items()
+    }
+    operations: dict[str, str] = {}
+
+    async def register(name: str, client: MqttClient) -> None:
+        try:
+            operations[name] = await start_registration(client, name)
+        except ConnectionEndedError:
+            return
+        if len(operations) == victims:
+            server.kill()
+
+    async with asyncio.TaskGroup() as group:
+        for name, client in clients.items():
+            group.create_task(register(name, client))
+    for client in clients.values():
+        client.abort()
+    return operations
+
+
+@pytest.mark.timeout(180)
+async def test_an_interrupted_assignment_is_finished_by_the_next_start(
+    data: Data, start_server: StartServer, enrolled: dict[str, Path]
+) -> None:
+    server = start_server(*data.options)
+    with service_client(server) as client:
+        for name in enrolled:
+            client.enroll(name, self_signed(name).certificate_pem.decode())
+    interrupted: set[str] = set()
+    for victims in (1, 5, 9, 13, 17):
+        operations = await register_until_killed(server, enrolled, victims)
+        assert len(operations) >= victims
+        interrupted = {row[0] for row in await data.rows(server, INTERRUPTED)}
+        await asyncio.to_thread(server.start)
+        for name, operation in operations.items():
+            at = registration_endpoint(server, enrolled[name])
+            client = await open_registration(at, ID_SCOPE, name)
+            answer = await finish_registration(client, operation, 0.05)
+            assert answer["status"] == "assigned", answer
+            assert answer["registrationState"]["assignedHub"] == server.address
+            client.abort()
+        if interrupted:
+            break
+    assert interrupted, "no kill came between 202 and the assignment"
+    # Those that got no answer are finished as well.
+    async with asyncio.timeout(20):
+        while await data.rows(server, INTERRUPTED):  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(0.05)
+    with service_client(server) as client:
+        for name in interrupted:
+            assert client.registration(name)["status"] == "assigned"
+            assert server.cli_json("device", "show", name)["status"] == "enabled"
+    assert f"{len(interrupted)} interrupted registrations" in server.output
+
+
+# The database goes away
+
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """A server of this test's own."""
+    server = PostgresServer(durable=True)
+    yield server
+    server.stop()
+
+
+@pytest.mark.timeout(180)
+async def test_a_killed_postgres_costs_connections_and_nothing_else(
+    mortal_postgres: PostgresServer, start_server: StartServer
+) -> None:
+    server = start_server("--database", mortal_postgres.dsn())
+    devices = make_devices(server)
+    async with under_load(devices):
+        for _ in range(ROUNDS):
+            await until_acknowledged(devices, 200)
+            mortal_postgres.kill()
+            await asyncio.sleep(0.3)
+            acknowledged = sum(len(device.acknowledged) for device in devices)
+            await asyncio.sleep(0.3)
+            assert sum(len(device.acknowledged) for device in devices) == acknowledged, "acknowledged by nobody"
+            await asyncio.to_thread(mortal_postgres.start)
+        await until_acknowledged(devices, 200)
+    assert server.running, server.output
+    assert all(device.connections > ROUNDS for device in devices)
+    require_nothing_lost(server, devices)
+    await require_counters_match(Data(mortal_postgres.dsn()), server)
+    assert " ERROR " not in server.output, server.output
+
+
+# Starts that must not be
+
+
+def failing_start(directory: Path, *options: str) -> tuple[int, str]:
+    """Exit code and output of a ``muster up`` that is expected to refuse."""
+    result = subprocess.run(
+        [sys.executable, "-m", "muster", "up", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=directory,
+        env=clean_environment(),
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_a_second_server_on_the_same_data_is_refused(muster: MusterServer, tmp_path: Path) -> None:
+    code, output = failing_start(tmp_path, "--address", free_address(), "--data-dir", str(muster.data_directory))
+    assert code != 0
+    assert f"Another muster uses the data directory {muster.data_directory}" in output
+    assert "Traceback" not in output
+    assert json.loads(muster.status_file.read_text())["pid"] == muster.pid, "the first one is still to be found"
+    assert muster.running
+
+
+def test_a_second_server_on_the_same_address_is_refused(muster: MusterServer, tmp_path: Path) -> None:
+    code, output = failing_start(tmp_path, "--address", muster.address, "--data-dir", str(tmp_path / "other"))
+    assert code != 0
+    assert f"{muster.address} port 8883 is taken by another process" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "other" / "status.json").exists()
+
+
+def test_the_lock_of_a_killed_server_is_gone_with_it(start_server: StartServer) -> None:
+    server = start_server()
+    server.kill()
+    assert server.status_file.exists(), "nothing was cleaned up"
+    server.start()
+    assert server.status["pid"] == server.pid
