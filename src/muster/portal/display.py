@@ -23,6 +23,7 @@ MAXIMUM_HEX_BYTES = 256
 MAXIMUM_PROPERTIES = 50
 
 _MAXIMUM_JSON_BYTES = 16 * 1024
+_ONE_LINE_BYTES = 100
 _SECOND_DIGITS = 19
 _MILLISECOND_DIGITS = 23
 
@@ -134,7 +135,7 @@ class ShownBody:
 
 
 def shown_body(body: bytes) -> ShownBody:
-    """A body as JSON, text, or hexadecimal bytes, whichever it is; long ones are cut."""
+    """A body as JSON (indented, unless it is short), text, or hexadecimal bytes, whichever it is; long ones are cut."""
     if not body:
         return ShownBody("empty", "", 0, cut=False)
     text = _json_text(body)
@@ -152,7 +153,8 @@ def _json_text(body: bytes) -> str | None:
     if len(body) > _MAXIMUM_JSON_BYTES:
         return None
     try:
-        return msgspec.json.format(body, indent=2).decode()
+        indented = msgspec.json.format(body, indent=2).decode()
+        return body.decode() if len(body) <= _ONE_LINE_BYTES and b"\n" not in body else indented
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -228,10 +230,16 @@ def refusal(report: Report) -> Refusal:
         ShownCheck(
             id=one.id,
             outcome=one.outcome,
-            title=CHECKS[one.id].title if one.id in CHECKS else "",  # a report of an older version may name others
+            title=_title(one.id),
             detail=visible(one.detail),
             fix=visible(one.fix),
         )
         for one in report.checks
     ]
     return Refusal(f"refusal-{report.tracking_id}", report, [one.id for one in failing], checks)
+
+
+def _title(check_id: str) -> str:
+    """The title as a line of its own; a report of another version may hold checks that this one does not know."""
+    title = CHECKS[check_id].title if check_id in CHECKS else check_id
+    return title[:1].upper() + title[1:]

@@ -29,7 +29,11 @@ class Templates:
         )
         self._environment.globals["static"] = static_address
         self._environment.filters.update(
-            visible=display.visible, pretty=display.pretty_json, moment=_moment, second=_second
+            visible=display.visible,
+            pretty=display.pretty_json,
+            moment=_moment,
+            second=_second,
+            listed=_listed,
         )
 
     def render(self, template: str, **context: Any) -> str:
@@ -51,6 +55,12 @@ class Templates:
 def _moment(microseconds: int) -> Markup:
     """A time with its milliseconds."""
     return Markup('<time datetime="{}">{}</time>').format(iso_utc(microseconds), display.clock_time(microseconds))
+
+
+def _listed(microseconds: int) -> Markup:
+    """A time of whole seconds in a column that says it is UTC."""
+    text = display.second_time(microseconds).removesuffix(" UTC")
+    return Markup('<time datetime="{}">{}</time>').format(iso_utc(microseconds), text)
 
 
 def _second(microseconds: int | None) -> Markup | str:
