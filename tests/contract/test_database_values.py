@@ -87,12 +87,13 @@ async def test_execute_counts_the_rows_it_changed(database: Database):
             await transaction.execute("INSERT INTO box (id, number) VALUES (1, 1), (2, 2), (3, 3)"),
             await transaction.execute("INSERT INTO box (id) VALUES (1) ON CONFLICT DO NOTHING"),
             await transaction.execute("UPDATE box SET number = number + :by WHERE number >= :least", by=1, least=2),
+            await transaction.execute("UPDATE box SET number = 0 WHERE id > 1 RETURNING id"),
             await transaction.execute("DELETE FROM box WHERE id = 99"),
             await transaction.execute("SELECT id FROM box"),
             await transaction.execute("CREATE TABLE other (id BIGINT)"),
         ]
 
-    assert await database.transact(work) == [3, 0, 2, 0, 0, 0]
+    assert await database.transact(work) == [3, 0, 2, 2, 0, 0, 0]
 
 
 async def test_returning_changes_all_rows_whoever_fetches(database: Database):

@@ -85,7 +85,12 @@ _UNIQUE: Final = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE,
     sqlite3.SQLITE_CONSTRAINT_ROWID,
 }
-_PRIMARY: Final = 0xFF
+_STATEMENT: Final = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_TOOBIG,
+}
 _RETRY_IN_THREAD: Final = {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY}
 
 translate_cached = lru_cache(maxsize=2048)(partial(translate, SQLITE))
@@ -97,23 +102,21 @@ def neutral_error(error: BaseException) -> DatabaseError:
         return type(error)(str(error))
     if not isinstance(error, _DRIVER_ERRORS):
         return DatabaseUnavailableError(repr(error))
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & _PRIMARY
-    if code in _UNIQUE:
+    if getattr(error, "sqlite_errorcode", None) in _UNIQUE:
         return UniqueViolationError(str(error))
-    if primary == sqlite3.SQLITE_CONSTRAINT:
+    code = _primary_code(error)
+    if code == sqlite3.SQLITE_CONSTRAINT:
         return ConstraintViolationError(str(error))
-    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return DatabaseBusyError(f"SQLite: {error}")
-    if primary in {
-        None,
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_RANGE,
-        sqlite3.SQLITE_TOOBIG,
-    }:
+    if code in _STATEMENT:
         return StatementError(str(error))
     return DatabaseUnavailableError(f"SQLite: {error}")
+
+
+def _primary_code(error: BaseException) -> int:
+    """SQLite's result code without its extension; SQLITE_ERROR for what Python's own layer raised."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
 def _bind(sql: str, params: Mapping[str, Value]) -> str:
@@ -137,6 +140,9 @@ class SqliteTransaction:
 
     async def execute(self, sql: str, **params: Value) -> int:
         cursor = self._run(sql, params)
+        if cursor.description is not None:
+            # RETURNING: the rows are counted when the last one has been read.
+            cursor.fetchall()
         return max(cursor.rowcount, 0)
 
     async def fetch_one(self, sql: str, **params: Value) -> Row | None:
@@ -401,7 +407,7 @@ class SqliteDatabase:
         try:
             return take(self._inline.execute(text, params))
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY not in _RETRY_IN_THREAD:
+            if _primary_code(error) not in _RETRY_IN_THREAD:
                 raise neutral_error(error) from error
         except _DRIVER_ERRORS as error:
             raise neutral_error(error) from error
