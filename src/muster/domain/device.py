@@ -119,6 +119,11 @@ def generation_id(now: int, random: bytes) -> str:
 def new_key(random: bytes) -> str:
     """A symmetric key of 32 random bytes, in base64."""
     assert len(random) == _KEY_BYTES
+    return encode_key(random)
+
+
+def encode_key(random: bytes) -> str:
+    """A symmetric key as it travels: base64."""
     return base64.b64encode(random).decode()
 
 

@@ -1,36 +1,27 @@
-"""Individual enrollments: the record, what a client may send, and what it gets to see.
+"""Individual enrollments and enrollment groups: the records, what a client may send, and what it gets to see.
 
-Sources: dps.md 6.2, 6.5, 4.7, 4.8. Not here: whether a device satisfies an enrollment (``attestation.py``), and
-storing.
+Both are the same in all but their id, their registration state and the mechanisms they may have. Sources: dps.md 6.2, 6.3, 6.5.
+Not here: mechanisms themselves (``attestation_mechanism.py``), whether a device satisfies one (``attestation.py``), storing.
 """
 
-import base64
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from muster.domain.attestation import EnrolledCertificate, EnrolledCertificates
+from muster.domain.allocation import PolicyName, masked_url
+from muster.domain.attestation_mechanism import Mechanism, MechanismBody, Wire, mechanism_view, read_mechanism
 from muster.domain.device import require_device_id
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
 from muster.domain.twin import InitialTwin, JsonObject, require_valid
-from muster.pki.certificate import (
-    Certificate,
-    CertificateFormatError,
-    certificate_info,
-    parse_certificate,
-    read_certificates,
-)
 
 ProvisioningStatus = Literal["enabled", "disabled"]
-AllocationPolicyName = Literal["hashed", "geoLatency", "static", "custom"]
+Kind = Literal["individual", "group"]
 
 _TWIN_MODEL_MEMBERS = ("version", "count", "metadata")
-
-
-class Wire(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """Base of what travels as Azure's JSON: camelCase, members that are not set are left out."""
+_ID_MEMBERS: dict[Kind, str] = {"individual": "registrationId", "group": "enrollmentGroupId"}
 
 
 class ReprovisionPolicy(msgspec.Struct, rename="camel"):
@@ -44,79 +35,56 @@ class DeviceCapabilities(msgspec.Struct, rename="camel"):
     iot_edge: bool = False
 
 
-class X509CertificateWithInfo(Wire):
-    """``certificate`` comes in and never goes out; ``info`` goes out (dps.md 4.7)."""
+class CustomAllocation(msgspec.Struct, rename="camel"):
+    """The webhook of custom allocation (dps.md 5.3); its URL may hold a function key."""
 
-    certificate: str | None = None
-    info: JsonObject | None = None
-
-
-class X509Certificates(Wire):
-    primary: X509CertificateWithInfo | None = None
-    secondary: X509CertificateWithInfo | None = None
-
-
-class X509Attestation(Wire):
-    client_certificates: X509Certificates | None = None
-    signing_certificates: X509Certificates | None = None
-    ca_references: JsonObject | None = None
-
-
-class AttestationMechanism(Wire):
-    type: Literal["none", "tpm", "x509", "symmetricKey"]
-    x509: X509Attestation | None = None
+    webhook_url: str = ""
+    api_version: str = ""
 
 
 class EnrollmentBody(Wire):
     """A PUT body. Read-only members that clients send back are not listed, and so ignored (dps.md 9.2, 20)."""
 
     registration_id: str | None = None
+    enrollment_group_id: str | None = None
     device_id: str | None = None
     optional_device_information: JsonObject | None = None
-    attestation: AttestationMechanism | None = None
+    attestation: MechanismBody | None = None
     capabilities: DeviceCapabilities | None = None
     iot_hub_host_name: str | None = None
     initial_twin: JsonObject | None = None
+    etag: str | None = None
     provisioning_status: ProvisioningStatus | None = None
     reprovision_policy: ReprovisionPolicy | None = None
-    allocation_policy: AllocationPolicyName | None = None
+    allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
-    custom_allocation_definition: JsonObject | None = None
+    custom_allocation_definition: CustomAllocation | None = None
 
-
-class StoredCertificate(msgspec.Struct, frozen=True):
-    """An enrolled certificate as it is kept: base64 of its DER form, and what a registration compares."""
-
-    der: str
-    sha1_thumbprint: str
-    sha256_thumbprint: str
-
-    def parse(self) -> Certificate:
-        return parse_certificate(base64.b64decode(self.der))
-
-    def thumbprints(self) -> EnrolledCertificate:
-        return EnrolledCertificate(self.sha1_thumbprint, self.sha256_thumbprint)
+    @property
+    def id(self) -> str | None:
+        return self.registration_id if self.registration_id is not None else self.enrollment_group_id
 
 
 class EnrollmentDocument(Wire):
     """What the ``document`` column holds: all that is not a column of its own."""
 
+    mechanism: Mechanism
     device_id: str | None = None
     optional_device_information: JsonObject | None = None
-    primary_certificate: StoredCertificate | None = None
-    secondary_certificate: StoredCertificate | None = None
     capabilities: DeviceCapabilities = msgspec.field(default_factory=DeviceCapabilities)
     iot_hub_host_name: str | None = None
     initial_twin: InitialTwin | None = None
     reprovision_policy: ReprovisionPolicy = msgspec.field(default_factory=ReprovisionPolicy)
-    allocation_policy: AllocationPolicyName | None = None
+    allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
+    custom_allocation: CustomAllocation | None = None
 
 
-class IndividualEnrollment(msgspec.Struct, frozen=True):
-    """One individual enrollment. Times are microseconds UTC."""
+class Enrollment(msgspec.Struct, frozen=True):
+    """One enrollment of either kind. ``id`` is a registration id or a group id. Times are microseconds UTC."""
 
-    registration_id: str
+    kind: Kind
+    id: str
     etag: str
     provisioning_status: ProvisioningStatus
     created: int
@@ -124,9 +92,12 @@ class IndividualEnrollment(msgspec.Struct, frozen=True):
     document: EnrollmentDocument
 
     @property
-    def device_id(self) -> str:
-        """The device id in the hub (dps.md 4.2)."""
-        return self.document.device_id or self.registration_id
+    def mechanism(self) -> Mechanism:
+        return self.document.mechanism
+
+    @property
+    def enabled(self) -> bool:
+        return self.provisioning_status == "enabled"
 
     @property
     def named_hubs(self) -> tuple[str, ...]:
@@ -135,59 +106,89 @@ class IndividualEnrollment(msgspec.Struct, frozen=True):
             return (self.document.iot_hub_host_name,)
         return tuple(self.document.iot_hubs or ())
 
-    def enrolled_certificates(self) -> EnrolledCertificates:
-        primary, secondary = self.document.primary_certificate, self.document.secondary_certificate
-        return EnrolledCertificates(
-            primary=primary.thumbprints() if primary else None,
-            secondary=secondary.thumbprints() if secondary else None,
-        )
+    def device_id(self, registration_id: str) -> str:
+        """The device id in the hub of a device that registers as ``registration_id`` (dps.md 4.2)."""
+        return self.document.device_id or (self.id if self.kind == "individual" else registration_id)
+
+    def policy(self, of_service: PolicyName) -> PolicyName:
+        """The allocation policy: its own, static for a named legacy hub, or that of the service (dps.md 5.2)."""
+        if self.document.iot_hub_host_name:
+            return "static"
+        return self.document.allocation_policy or of_service
 
 
-def read_document(registration_id: str, body: EnrollmentBody, stored: EnrollmentDocument | None) -> EnrollmentDocument:
-    """What a PUT on ``registration_id`` asks to keep, given what is ``stored`` now.
+def read_document(
+    kind: Kind, id: str, body: EnrollmentBody, stored: EnrollmentDocument | None, new_key: Callable[[], str]
+) -> EnrollmentDocument:
+    """What a PUT asks to keep, given what is ``stored`` now; ``new_key`` makes a symmetric key.
 
     Raises ArgumentNullError and ArgumentInvalidError with the member and the reason.
     """
-    problem = registration_id_problem(registration_id)
-    if problem is not None:
-        raise ArgumentInvalidError(f"The registration id {registration_id!r} is not valid: {problem}.")
-    _require_same_id(registration_id, body.registration_id)
+    require_id(kind, id, body.id)
     if body.device_id:
         require_device_id(body.device_id)
-    _require_allocation(body)
-    primary, secondary = _read_attestation(body.attestation, stored)
+    mechanism = read_mechanism(body.attestation, stored.mechanism if stored else None, new_key)
+    if kind == "group":
+        _require_group(body, mechanism)
+    custom = _read_allocation(body)
     return EnrollmentDocument(
+        mechanism=mechanism,
         device_id=body.device_id or None,
         optional_device_information=body.optional_device_information,
-        primary_certificate=primary,
-        secondary_certificate=secondary,
         capabilities=body.capabilities or DeviceCapabilities(),
         iot_hub_host_name=body.iot_hub_host_name or None,
         initial_twin=_read_initial_twin(body.initial_twin),
         reprovision_policy=body.reprovision_policy or ReprovisionPolicy(),
         allocation_policy=body.allocation_policy,
         iot_hubs=body.iot_hubs or None,
+        custom_allocation=_with_known_url(custom, stored),
     )
 
 
-def _require_same_id(registration_id: str, in_body: str | None) -> None:
+def require_id(kind: Kind, id: str, in_body: str | None) -> None:
+    """Raise unless ``id`` is legal and the body names the same one."""
+    member = _ID_MEMBERS[kind]
+    problem = registration_id_problem(id)
+    if problem is not None:
+        raise ArgumentInvalidError(f"The {member} {id!r} is not valid: {problem}.")
     if in_body is None:
-        raise ArgumentNullError("registrationId is required in the body.")
-    if in_body.lower() != registration_id.lower():
-        raise ArgumentInvalidError(f"registrationId in the body is {in_body!r}, in the path {registration_id!r}.")
+        raise ArgumentNullError(f"{member} is required in the body.")
+    if in_body.lower() != id.lower():
+        raise ArgumentInvalidError(f"{member} in the body is {in_body!r}, in the path {id!r}.")
 
 
-def _require_allocation(body: EnrollmentBody) -> None:
-    if body.allocation_policy in ("custom", "geoLatency"):
-        raise ArgumentInvalidError(
-            f"allocationPolicy {body.allocation_policy!r} is not served by this version: use hashed or static."
-        )
+def _require_group(body: EnrollmentBody, mechanism: Mechanism) -> None:
+    if mechanism.type == "tpm":
+        raise ArgumentInvalidError("An enrollment group cannot attest by TPM: use x509 or symmetricKey.")
+    if mechanism.type == "x509" and mechanism.x509_kind == "clientCertificates":
+        raise ArgumentInvalidError("An enrollment group takes signingCertificates or caReferences, not clientCertificates.")
+    if body.device_id:
+        raise ArgumentInvalidError("An enrollment group has no deviceId: its devices are named by their registration ids.")
+
+
+def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
     if body.allocation_policy == "static":
         hubs = body.iot_hubs or ([body.iot_hub_host_name] if body.iot_hub_host_name else [])
         if len(hubs) != 1:
-            raise ArgumentInvalidError(
-                f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}."
-            )
+            raise ArgumentInvalidError(f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}.")
+    if body.allocation_policy != "custom":
+        return None
+    custom = body.custom_allocation_definition or CustomAllocation()
+    if not custom.webhook_url or not custom.api_version:
+        raise ArgumentInvalidError(
+            "allocationPolicy custom needs customAllocationDefinition with webhookUrl and apiVersion."
+        )
+    if not custom.webhook_url.startswith(("https://", "http://")):
+        raise ArgumentInvalidError("customAllocationDefinition.webhookUrl must begin with https:// or http://.")
+    return custom
+
+
+def _with_known_url(custom: CustomAllocation | None, stored: EnrollmentDocument | None) -> CustomAllocation | None:
+    """A webhook URL that a client sends back masked is the stored one."""
+    before = stored.custom_allocation if stored else None
+    if custom is not None and before is not None and custom.webhook_url == masked_url(before.webhook_url):
+        return CustomAllocation(before.webhook_url, custom.api_version)
+    return custom
 
 
 def _read_initial_twin(value: JsonObject | None) -> InitialTwin | None:
@@ -219,68 +220,15 @@ def _without_model_members(initial_twin: JsonObject) -> JsonObject:
     return {key: item for key, item in twin.items() if item is not None}
 
 
-def _read_attestation(
-    attestation: AttestationMechanism | None, stored: EnrollmentDocument | None
-) -> tuple[StoredCertificate | None, StoredCertificate | None]:
-    if attestation is None:
-        raise ArgumentNullError("attestation is required.")
-    if attestation.type != "x509":
-        raise ArgumentInvalidError(f"attestation type {attestation.type!r} is not served by this version: use x509.")
-    x509 = attestation.x509
-    if x509 is None or x509.client_certificates is None:
-        raise ArgumentInvalidError(
-            "attestation.x509.clientCertificates is required: an individual enrollment of this version is by its"
-            " client certificate."
-        )
-    if x509.signing_certificates is not None or x509.ca_references is not None:
-        raise ArgumentInvalidError(
-            "attestation.x509 takes exactly one of clientCertificates, signingCertificates and caReferences."
-        )
-    pair = x509.client_certificates
-    primary = _read_certificate("primary", pair.primary, stored.primary_certificate if stored else None)
-    secondary = _read_certificate("secondary", pair.secondary, stored.secondary_certificate if stored else None)
-    if primary is None:
-        raise ArgumentNullError("attestation.x509.clientCertificates.primary is required.")
-    return primary, secondary
-
-
-def _read_certificate(
-    slot: str, sent: X509CertificateWithInfo | None, stored: StoredCertificate | None
-) -> StoredCertificate | None:
-    """The certificate of one slot. One that is sent back with only its ``info`` is the stored one (dps.md 4.7)."""
-    if sent is None or (sent.certificate is None and sent.info is None):
-        return None
-    if sent.certificate is None:
-        if stored is not None and _thumbprint(sent.info) in (
-            stored.sha1_thumbprint,
-            stored.sha256_thumbprint,
-        ):
-            return stored
-        raise ArgumentInvalidError(
-            f"The {slot} certificate has only info, and it is not that of the stored certificate: send the certificate."
-        )
-    try:
-        certificate = parse_certificate(read_certificates(sent.certificate)[0])
-    except CertificateFormatError as error:
-        raise ArgumentInvalidError(f"The {slot} certificate cannot be read: {error}") from None
-    return StoredCertificate(
-        base64.b64encode(certificate.der).decode(), certificate.sha1_thumbprint, certificate.sha256_thumbprint
-    )
-
-
-def _thumbprint(info: JsonObject | None) -> str:
-    fields = info or {}
-    return str(fields.get("sha1Thumbprint") or fields.get("sha256Thumbprint") or "").upper()
-
-
-def service_view(enrollment: IndividualEnrollment) -> dict[str, Any]:
-    """The JSON of dps.md 6.2, without ``registrationState``. Certificates show only their ``info``."""
+def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any]:
+    """The JSON of dps.md 6.2 and 6.3, without ``registrationState``. ``keys``: show symmetric keys, as the answer to a PUT does."""
     document = enrollment.document
+    custom = document.custom_allocation
     view: dict[str, Any] = {
-        "registrationId": enrollment.registration_id,
+        _ID_MEMBERS[enrollment.kind]: enrollment.id,
         "deviceId": document.device_id,
         "optionalDeviceInformation": document.optional_device_information,
-        "attestation": {"type": "x509", "x509": {"clientCertificates": _certificates_view(document)}},
+        "attestation": mechanism_view(document.mechanism, keys=keys),
         "capabilities": {"iotEdge": document.capabilities.iot_edge},
         "iotHubHostName": document.iot_hub_host_name,
         "initialTwin": _initial_twin_view(document.initial_twin),
@@ -291,17 +239,20 @@ def service_view(enrollment: IndividualEnrollment) -> dict[str, Any]:
         "lastUpdatedDateTimeUtc": iso_utc(enrollment.last_updated),
         "allocationPolicy": document.allocation_policy,
         "iotHubs": document.iot_hubs,
+        "customAllocationDefinition": msgspec.to_builtins(custom) if custom else None,
     }
     return {key: value for key, value in view.items() if value is not None}
 
 
-def _certificates_view(document: EnrollmentDocument) -> dict[str, Any]:
-    slots = {"primary": document.primary_certificate, "secondary": document.secondary_certificate}
-    return {
-        slot: {"info": msgspec.to_builtins(certificate_info(stored.parse()))}
-        for slot, stored in slots.items()
-        if stored is not None
-    }
+def webhook_view(enrollment: Enrollment, hubs: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """What a custom allocation webhook is told of the enrollment: its member name, and the view without keys (dps.md 5.3)."""
+    view = service_view(enrollment)
+    view["attestation"] = {"type": enrollment.mechanism.type}
+    view["iotHubs"] = list(hubs)
+    custom = enrollment.document.custom_allocation
+    if custom is not None:
+        view["customAllocationDefinition"] = {"webhookUrl": masked_url(custom.webhook_url), "apiVersion": custom.api_version}
+    return ("individualEnrollment" if enrollment.kind == "individual" else "enrollmentGroup"), view
 
 
 def _initial_twin_view(twin: InitialTwin | None) -> dict[str, Any] | None:

@@ -7,11 +7,13 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 
     ServiceError
       BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
-                                    NoHubAvailableError
+                                    NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
+                                    CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError
       ForbiddenError 403            QuotaExceededError DeviceDisabledError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
+                                    CaCertificateMissingError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
       PreconditionFailedError 412
@@ -87,6 +89,24 @@ class NoHubAvailableError(BadRequestError):
     code = 400210
     name = "IotHubNotAvailable"
     message = "No IoT hubs available."
+
+
+class CustomAllocationFailedError(BadRequestError):
+    code = 400207
+    name = "CustomAllocationFailed"
+    message = "Custom allocation failed."
+
+
+class CustomAllocationHubMissingError(BadRequestError):
+    code = 400208
+    name = "CustomAllocationIotHubNotSpecified"
+    message = "The custom allocation webhook named no linked hub."
+
+
+class CustomAllocationUnauthorizedError(BadRequestError):
+    code = 400209
+    name = "CustomAllocationUnauthorizedAccess"
+    message = "The custom allocation webhook answered 401."
 
 
 class UnauthorizedError(ServiceError):
@@ -175,6 +195,14 @@ class NotAllowedError(ServiceError):
     code = 405000
     name = "MethodNotAllowed"
     message = "The method is not allowed here."
+
+
+class CaCertificateMissingError(NotFoundError):
+    """No CA certificate of that name was uploaded; the number is ours."""
+
+    code = 404203
+    name = "CertificateNotFound"
+    message = "Certificate not found."
 
 
 class ConflictError(ServiceError):

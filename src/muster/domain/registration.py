@@ -1,15 +1,13 @@
-"""Registrations: states, what a device and the service see of them, operation ids, and which hub is chosen.
+"""Registrations: states, what a device and the service see of them, and operation ids.
 
-Sources: dps.md 1.4, 1.5, 5, 6.4. Not here: attestation (``attestation.py``), and running an operation.
+Sources: dps.md 1.4, 1.5, 6.4. Not here: attestation (``attestation.py``), allocation (``allocation.py``), running an operation.
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from muster.domain.errors import NoHubAvailableError
 from muster.domain.registration_id import registration_id_key
 from muster.domain.timestamp import iso_utc
 
@@ -35,15 +33,6 @@ class Registration(msgspec.Struct, frozen=True):
     error_code: int | None = None
     error_message: str | None = None
     payload: Any = None
-
-
-class LinkedHub(msgspec.Struct, frozen=True):
-    """A hub that the provisioning service may assign devices to (dps.md 5.1)."""
-
-    name: str
-    host_name: str
-    apply_allocation_policy: bool
-    allocation_weight: int
 
 
 def operation_id(id_scope: str, registration_id: str, random: bytes) -> str:
@@ -86,29 +75,3 @@ def state_view(registration: Registration, hub_host: str | None) -> dict[str, An
         "payload": registration.payload,
     }
     return {key: value for key, value in view.items() if value is not None}
-
-
-def choose_hub(registration_id: str, hubs: Sequence[LinkedHub], named: Sequence[str]) -> LinkedHub:
-    """The hub for a new assignment: hashed by registration id and weighted, among the named hubs or else all (dps.md
-    5.1, 5.2).
-
-    Rendezvous hashing: another hub more or less moves only the devices it must. Raises NoHubAvailableError.
-    """
-    wanted = {host.lower() for host in named}
-    if wanted:
-        candidates = [hub for hub in hubs if hub.host_name.lower() in wanted]
-    else:
-        candidates = [hub for hub in hubs if hub.apply_allocation_policy]
-    if not candidates:
-        raise NoHubAvailableError(
-            f"No IoT hubs available: the enrollment names {', '.join(named)}, which is not linked." if named else None
-        )
-    key = registration_id_key(registration_id)
-    return max(candidates, key=lambda hub: (_draw(key, hub), hub.name))
-
-
-def _draw(key: str, hub: LinkedHub) -> float:
-    """A number in (0, 1) raised to 1/weight: the largest draw wins with a probability in proportion to its weight."""
-    digest = hashlib.sha256(f"{key}\0{hub.name}".encode()).digest()
-    uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 2)
-    return float(uniform ** (1 / hub.allocation_weight))

@@ -1,11 +1,12 @@
 """Registrations: a device asks for its hub, is judged, gets an operation, and is assigned in the background.
 
-The answer to a register request leaves when *assigning* is on disk; identity, initial twin and *assigned* are then
-written in one transaction; what a stop interrupts is resumed at the next start (style-models.md 11.13). Sources:
-dps.md 1, 4, 5, 10. Not here: any transport, and the checks themselves (``domain/attestation.py``).
+The answer to a register request leaves when *assigning* is on disk; identity, twin and *assigned* are then written in one
+transaction; what a stop interrupts is resumed at the next start (style-models.md 11.13). Sources: dps.md 1, 4.6, 5, 10.
+Not here: any transport, the verdict (``attestations.py``), which hub (``allocations.py``), and the records themselves.
 """
 
 import asyncio
+import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.attestation import attest_x509_individual
 from muster.domain.check_table import check, verdict
 from muster.domain.credential import Credential
-from muster.domain.device import Authentication
+from muster.domain.device import Authentication, new_key
 from muster.domain.documents import decode, encode, read
-from muster.domain.enrollment import IndividualEnrollment
+from muster.domain.enrollment import Enrollment
 from muster.domain.errors import (
     ArgumentInvalidError,
     EnrollmentNotFoundError,
@@ -26,28 +26,26 @@ from muster.domain.errors import (
     ServerError,
     ServiceError,
 )
-from muster.domain.etag import document_etag, require_match
-from muster.domain.registration import LinkedHub, Registration, choose_hub, operation_id
+from muster.domain.etag import document_etag
+from muster.domain.registration import Registration, Substatus, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
+from muster.dps.allocations import Allocation, Allocations
+from muster.dps.attestations import Attestations, DeviceLogin, device_keys
 from muster.dps.enrollments import Enrollments
+from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
 from muster.hub.authentication import refused_report
 from muster.hub.devices import Devices
 from muster.hub.reports import Attempt, Reports
 from muster.pki.certificate import sha1_thumbprint
-from muster.store.database import Database, DatabaseUnavailableError, Row, Transaction
+from muster.store.database import Database, DatabaseUnavailableError, Transaction
 
 _log = logging.getLogger("muster.dps")
 
 _RETRY_DELAYS = (0.1, 1.0, 5.0)
 """Seconds between attempts to finish an operation while the database cannot serve."""
-
-_COLUMNS = (
-    "registration_id, operation_id, status, created, last_updated, etag, substatus, assigned_hub, device_id,"
-    " error_code, error_message, payload"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM registration WHERE id_scope = :id_scope AND registration_key = :key"
 
 
 class RegisterBody(msgspec.Struct, rename="camel"):
@@ -55,23 +53,21 @@ class RegisterBody(msgspec.Struct, rename="camel"):
 
     registration_id: str | None = None
     payload: Any = None
+    tpm: TpmOffer | None = None
+    csr: str | None = None
 
 
-class _Context(msgspec.Struct, rename="camel"):
+class Context(msgspec.Struct, rename="camel", kw_only=True):
     """What a restart needs to finish an *assigning* registration."""
 
-    thumbprint: str
+    group_id: str = ""
+    thumbprint: str = ""
     tracking_id: str
     credential: str
     peer: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceLogin:
-    """Who a device says it is, on one connection."""
-
-    id_scope: str
-    registration_id: str
+    payload: Any = None
+    certificate: str = ""
+    tpm: TpmOffer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +79,6 @@ class Operation:
     tracking_id: str
 
 
-def _registration(row: Row) -> Registration:
-    return Registration(
-        registration_id=row[0],
-        operation_id=row[1],
-        status=row[2],
-        created=row[3],
-        last_updated=row[4],
-        etag=row[5],
-        substatus=row[6],
-        assigned_hub=row[7],
-        device_id=row[8],
-        error_code=row[9],
-        error_message=row[10],
-        payload=read(row[11], object) if row[11] is not None else None,
-    )
-
-
 class Registrations:
     """The registrations of all provisioning services. ``start`` and ``stop`` frame its background work."""
 
@@ -108,6 +87,11 @@ class Registrations:
         database: Database,
         services: ProvisioningServices,
         enrollments: Enrollments,
+        groups: Enrollments,
+        records: RegistrationRecords,
+        attestations: Attestations,
+        allocations: Allocations,
+        tpm_challenges: TpmChallenges,
         devices: Devices,
         reports: Reports,
         clock: Callable[[], int],
@@ -116,6 +100,11 @@ class Registrations:
         self._database = database
         self._services = services
         self._enrollments = enrollments
+        self._groups = groups
+        self._records = records
+        self._attestations = attestations
+        self._allocations = allocations
+        self._tpm_challenges = tpm_challenges
         self._devices = devices
         self._reports = reports
         self._clock = clock
@@ -124,127 +113,97 @@ class Registrations:
 
     async def start(self) -> int:
         """Resume what an earlier process left *assigning*; returns how many."""
-        rows = await self._database.fetch_all(
-            "SELECT id_scope, registration_key, operation_id FROM registration WHERE status = 'assigning'"
-        )
-        for id_scope, key, operation in rows:
+        interrupted = await self._records.assigning()
+        for id_scope, key, operation in interrupted:
             self._assign_soon(id_scope, key, operation)
-        return len(rows)
+        return len(interrupted)
 
     async def stop(self) -> None:
         """Wait for what is being assigned; what does not finish is resumed at the next start."""
         if self._running:
-            await asyncio.wait(self._running, timeout=5)
+            _done, late = await asyncio.wait(self._running, timeout=5)
+            for task in late:
+                task.cancel()
 
     def new_tracking_id(self) -> str:
         """For an answer that has no report."""
         return self._reports.new_tracking_id()
 
+    # Register
+
     async def register(self, login: DeviceLogin, credential: Credential, body: bytes) -> Operation:
         """Judge the device and begin an operation; the answer is 202 with what this returns.
 
-        Raises what the first refusing check says, with a stored report; ArgumentInvalidError for a body that
-        contradicts the login.
+        Raises what the first refusing check says, with a stored report; ArgumentInvalidError for a body that contradicts the
+        login; TpmChallengeError for a TPM that has to prove itself first.
         """
         tracking_id = self._reports.new_tracking_id()
         request = decode(body, RegisterBody) if body.strip() else RegisterBody()
-        self._require_same_id(login, request)
-        service = self._services.find(login.id_scope)
-        enrollment = await self._enrollments.find(service.id_scope, login.registration_id) if service else None
-        checks = self._judge(login, credential, service, enrollment)
-        error = verdict(checks)
+        _require_same_id(login, request)
+        if request.csr:
+            raise ArgumentInvalidError("csr is not served by this version.")
+        found = await self._attestations.judge(login, credential, tpm=request.tpm is not None)
+        checks = found.checks
+        if found.enrollment is not None and found.service is not None and request.tpm is not None and not refusals(checks):
+            checks += await self._tpm_challenges.judge(found.service, found.enrollment, login, credential, request.tpm)
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
-        if error is not None or service is None or enrollment is None:
+        error = verdict(checks)
+        if error is not None or found.service is None or found.enrollment is None:
             assert error is not None, "a refusal names its error"
             answer = f"{error.code} {error.message}"
             await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), answer))
             raise error(tracking_id=tracking_id)
+        context = _context(found.enrollment, credential, request, attempt, tracking_id)
         report = _remark(attempt, checks, tracking_id, self._clock())
-        context = _Context(sha1_thumbprint(credential.certificates[0]), tracking_id, attempt.credential, attempt.peer)
-        registration = await self._begin(service, enrollment, context, report)
+        registration = await self._begin(found.service, found.enrollment, login, context, report)
         if registration.status == "assigning":
-            self._assign_soon(service.id_scope, registration_id_key(login.registration_id), registration.operation_id)
+            key = registration_id_key(registration.registration_id)
+            self._assign_soon(found.service.id_scope, key, registration.operation_id)
         return Operation(registration, None, tracking_id)
-
-    @staticmethod
-    def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
-        sent = request.registration_id
-        if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
-            raise ArgumentInvalidError(
-                f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}."
-            )
-
-    def _judge(
-        self,
-        login: DeviceLogin,
-        credential: Credential,
-        service: ProvisioningService | None,
-        enrollment: IndividualEnrollment | None,
-    ) -> tuple[Check, ...]:
-        known = check(
-            "id-scope.known",
-            passed=service is not None,
-            detail=f"the id scope is {login.id_scope!r}" + ("" if service else "; this service does not have it"),
-            fix=f"use the id scope that the banner and `muster status` show: {self._services.first.id_scope}",
-        )
-        if service is None:
-            return (known,)
-        exists = check(
-            "enrollment.exists",
-            passed=enrollment is not None,
-            detail=f"there is {'an' if enrollment else 'no'} individual enrollment for {login.registration_id!r}",
-            fix="enroll the device: muster enrollment create --certificate FILE",
-        )
-        if enrollment is None:
-            return (known, exists)
-        attested = attest_x509_individual(
-            credential.certificates, enrollment.enrolled_certificates(), login.registration_id, self._clock()
-        )
-        enabled = check(
-            "enrollment.enabled",
-            passed=enrollment.provisioning_status == "enabled",
-            detail=f"the enrollment is {enrollment.provisioning_status}",
-            fix=f"enable it: muster enrollment update {enrollment.registration_id} --enable",
-        )
-        return (known, exists, *attested, enabled)
 
     async def _begin(
         self,
         service: ProvisioningService,
-        enrollment: IndividualEnrollment,
-        context: _Context,
+        enrollment: Enrollment,
+        login: DeviceLogin,
+        context: Context,
         report: Report | None,
     ) -> Registration:
         """Write *assigning* with a new operation, or find the operation that is already running for this device."""
-        key = registration_id_key(enrollment.registration_id)
+        individual = enrollment.kind == "individual"
+        registration_id = enrollment.id if individual else login.registration_id
+        key = registration_id_key(registration_id)
 
         async def transaction(tx: Transaction) -> Registration:
-            await self._enrollments.lock_in(
-                tx, service.id_scope, key
-            )  # two first registrations at once take turns here
-            row = await tx.fetch_one(_SELECT + " {for_update}", id_scope=service.id_scope, key=key)
-            stored = _registration(row) if row else None
+            # Two first registrations at once take turns here.
+            await (self._enrollments if individual else self._groups).lock_in(
+                tx, service.id_scope, registration_id_key(enrollment.id)
+            )
+            stored = await self._records.find_in(tx, service.id_scope, key)
             if stored is not None and stored.status == "assigning":
                 return stored
             now = self._clock()
             registration = Registration(
-                registration_id=enrollment.registration_id,
-                operation_id=operation_id(service.id_scope, enrollment.registration_id, self._entropy(16)),
+                registration_id=registration_id,
+                operation_id=operation_id(service.id_scope, registration_id, self._entropy(16)),
                 status="assigning",
                 created=stored.created if stored else now,
                 last_updated=now,
                 etag=document_etag(self._entropy(12)),
                 assigned_hub=stored.assigned_hub if stored else None,
                 device_id=stored.device_id if stored else None,
+                enrollment_group_id=context.group_id,
             )
-            await _write(tx, service.id_scope, registration, encode(context))
+            await self._records.write(tx, service.id_scope, registration, encode(context))
             if report is not None:
                 await self._reports.insert(tx, report)
             return registration
 
         return await self._database.transact(transaction)
+
+    # Assign
 
     def _assign_soon(self, id_scope: str, key: str, operation: str) -> None:
         task = asyncio.get_running_loop().create_task(self._assign(id_scope, key, operation))
@@ -277,45 +236,127 @@ class Registrations:
 
     async def _finish(self, id_scope: str, key: str, operation: str) -> None:
         service = self._services.find(id_scope)
-        assert service is not None, "a service is never removed"
+        found = await self._records.context(id_scope, key, operation)
+        if service is None or found is None:
+            return
+        stored, context = found[0], read(found[1], Context)
+        enrollment = await self._enrollment(id_scope, stored, context)
+        if not enrollment.enabled:
+            await self._conclude_disabled(id_scope, key, operation)
+            return
+        allocation = await self._allocations.allocate(
+            service, enrollment, stored.registration_id, stored, _runtime(enrollment, context)
+        )
+        device_id = await self._assign_to(service, enrollment, stored, context, allocation)
+        if device_id is not None:
+            hub = allocation.choice.hub
+            self._devices.announce_change(hub.name, device_id)
+            _log.info("registration %s assigned to %s as %s: %s", key, hub.host_name, device_id, allocation.choice.reason)
 
-        async def transaction(tx: Transaction) -> tuple[LinkedHub, str] | None:
-            found = await _assigning(tx, id_scope, key, operation)
-            if found is None:
-                return None
-            stored, context = found
-            enrollment = await self._enrollments.find_in(tx, id_scope, key)
-            if enrollment is None:
-                raise EnrollmentNotFoundError(f"Enrollment not found: {stored.registration_id} was deleted meanwhile.")
-            if enrollment.provisioning_status == "disabled":
+    async def _enrollment(self, id_scope: str, stored: Registration, context: Context) -> Enrollment:
+        if context.group_id:
+            enrollment = await self._groups.find(id_scope, context.group_id)
+        else:
+            enrollment = await self._enrollments.find(id_scope, stored.registration_id)
+        if enrollment is None:
+            raise EnrollmentNotFoundError(f"Enrollment not found: that of {stored.registration_id} was deleted meanwhile.")
+        return enrollment
+
+    async def _conclude_disabled(self, id_scope: str, key: str, operation: str) -> None:
+        async def transaction(tx: Transaction) -> None:
+            stored = await self._records.assigning_in(tx, id_scope, key, operation)
+            if stored is not None:
                 await self._conclude(tx, id_scope, stored, status="disabled")
+
+        await self._database.transact(transaction)
+
+    async def _assign_to(
+        self,
+        service: ProvisioningService,
+        enrollment: Enrollment,
+        stored: Registration,
+        context: Context,
+        allocation: Allocation,
+    ) -> str | None:
+        """Write the device and *assigned* in one transaction; the device id, or None when another process was faster."""
+        hub = allocation.choice.hub.name
+        # A new deviceId of the enrollment counts only after the record was deleted (dps.md 4.9).
+        device_id = stored.device_id or enrollment.device_id(stored.registration_id)
+        authentication, attestation = self._credentials(enrollment, stored, context)
+        key = registration_id_key(stored.registration_id)
+
+        async def transaction(tx: Transaction) -> str | None:
+            current = await self._records.assigning_in(tx, service.id_scope, key, stored.operation_id)
+            if current is None:
                 return None
-            hub = choose_hub(stored.registration_id, service.linked_hubs, enrollment.named_hubs)
-            # A new deviceId of the enrollment counts only after the record was deleted (dps.md 4.9).
-            device_id = stored.device_id or enrollment.device_id
-            await self._devices.provision(
-                tx,
-                hub.name,
-                device_id,
-                Authentication(type="selfSigned", primary_thumbprint=context.thumbprint),
-                iot_edge=enrollment.document.capabilities.iot_edge,
-                initial_twin=enrollment.document.initial_twin,
-            )
+            substatus = await self._provision(tx, enrollment, current, allocation, device_id, authentication)
+            if context.tpm is not None:
+                await self._tpm_challenges.finished(tx, service.id_scope, enrollment, key, context.tpm)
             await self._conclude(
                 tx,
-                id_scope,
-                stored,
+                service.id_scope,
+                current,
                 status="assigned",
-                substatus="initialAssignment",
-                assigned_hub=hub.name,
+                substatus=substatus,
+                assigned_hub=hub,
                 device_id=device_id,
+                attestation=attestation,
+                payload=allocation.answer.payload,
             )
-            return hub, device_id
+            return device_id
 
-        assigned = await self._database.transact(transaction)
-        if assigned is not None:
-            self._devices.announce_change(assigned[0].name, assigned[1])
-            _log.info("registration %s assigned to %s as %s", key, assigned[0].host_name, assigned[1])
+        return await self._database.transact(transaction)
+
+    def _credentials(
+        self, enrollment: Enrollment, stored: Registration, context: Context
+    ) -> tuple[Authentication, dict[str, Any]]:
+        """What the hub will know the device by (dps.md 5.5), and what its registration state shows of it (dps.md 1.5)."""
+        group = {"enrollmentGroupId": context.group_id} if context.group_id else {}
+        match enrollment.mechanism.type:
+            case "x509":
+                return Authentication(type="selfSigned", primary_thumbprint=context.thumbprint), {"x509": group}
+            case "symmetricKey":
+                if enrollment.kind == "group":
+                    primary, secondary = device_keys(enrollment, stored.registration_id)
+                else:
+                    primary, secondary = enrollment.mechanism.keys
+                return Authentication(type="sas", primary_key=primary, secondary_key=secondary), {"symmetricKey": group}
+            case "tpm":
+                assert context.tpm is not None, "a TPM enrollment is registered with a TPM's keys"
+                key = self._entropy(32)
+                blob = self._tpm_challenges.blob(context.tpm, key)
+                encoded = new_key(key)
+                authentication = Authentication(type="sas", primary_key=encoded, secondary_key=encoded)
+                return authentication, {"tpm": {"authenticationKey": base64.b64encode(blob).decode()}}
+
+    async def _provision(
+        self,
+        tx: Transaction,
+        enrollment: Enrollment,
+        current: Registration,
+        allocation: Allocation,
+        device_id: str,
+        authentication: Authentication,
+    ) -> Substatus:
+        """The device in its hub, moved there from another one if need be (dps.md 5.4)."""
+        hub, initial_twin = allocation.choice.hub.name, allocation.answer.initial_twin
+        substatus: Substatus = "initialAssignment"
+        moved = None
+        if current.assigned_hub is not None and current.assigned_hub != hub:
+            keep = enrollment.document.reprovision_policy.migrate_device_data
+            moved = await self._devices.take(tx, current.assigned_hub, device_id)
+            substatus = "deviceDataMigrated" if keep and moved is not None else "deviceDataReset"
+            moved = moved if keep else None
+        await self._devices.provision(
+            tx,
+            hub,
+            device_id,
+            authentication,
+            iot_edge=enrollment.document.capabilities.iot_edge,
+            initial_twin=initial_twin or enrollment.document.initial_twin,
+            moved_twin=None if initial_twin is not None else moved,
+        )
+        return substatus
 
     async def _conclude(self, tx: Transaction, id_scope: str, stored: Registration, **changes: Any) -> None:
         final = msgspec.structs.replace(
@@ -325,107 +366,84 @@ class Registrations:
             error_code=None,
             error_message=None,
         )
-        await _write(tx, id_scope, msgspec.structs.replace(final, **changes), "{}")
+        await self._records.write(tx, id_scope, msgspec.structs.replace(final, **changes), "{}")
 
     async def _fail(self, id_scope: str, key: str, operation: str, error: ServiceError) -> None:
         async def transaction(tx: Transaction) -> None:
-            found = await _assigning(tx, id_scope, key, operation)
-            if found is None:
+            stored = await self._records.assigning_in(tx, id_scope, key, operation)
+            if stored is None:
                 return
-            stored, context = found
             await self._conclude(
                 tx, id_scope, stored, status="failed", error_code=error.code, error_message=error.message
             )
             await self._reports.insert(tx, _failed_report(id_scope, stored, context, error, self._clock()))
 
-        await self._database.transact(transaction)
+        found = await self._records.context(id_scope, key, operation)
+        if found is not None:
+            context = read(found[1], Context)
+            await self._database.transact(transaction)
+
+    # Poll
 
     async def status(self, login: DeviceLogin, operation: str) -> Operation:
         """What a poll sees. Raises RegistrationNotFoundError unless it is this registration's latest operation."""
         service = self._services.find(login.id_scope)
-        registration = await self.find(service.id_scope, login.registration_id) if service else None
+        registration = await self._records.find(service.id_scope, login.registration_id) if service else None
         if service is None or registration is None or registration.operation_id != operation:
             raise RegistrationNotFoundError(f"Operation not found: {operation}.")
-        return Operation(registration, self.hub_host(service, registration), "")
+        return Operation(registration, service.hub_host(registration.assigned_hub), "")
 
-    @staticmethod
-    def hub_host(service: ProvisioningService, registration: Registration) -> str | None:
-        """The host name under which the assigned hub is served now; the hub's name if it is not linked any more."""
-        hosts = {hub.name: hub.host_name for hub in service.linked_hubs}
-        return hosts.get(registration.assigned_hub, registration.assigned_hub) if registration.assigned_hub else None
-
-    async def find(self, id_scope: str, registration_id: str) -> Registration | None:
-        row = await self._database.fetch_one(_SELECT, id_scope=id_scope, key=registration_id_key(registration_id))
-        return _registration(row) if row else None
-
-    async def get(self, id_scope: str, registration_id: str) -> Registration:
-        """Raises RegistrationNotFoundError."""
-        registration = await self.find(id_scope, registration_id)
-        if registration is None:
-            raise RegistrationNotFoundError(f"Registration not found: {registration_id}.")
-        return registration
-
-    async def delete(self, id_scope: str, registration_id: str, if_match: str | None) -> None:
-        """Delete the record; the device in the hub stays (dps.md 4.9). Raises RegistrationNotFoundError,
-        PreconditionFailedError.
-        """
-        key = registration_id_key(registration_id)
-
-        async def transaction(tx: Transaction) -> None:
-            row = await tx.fetch_one(_SELECT + " {for_update}", id_scope=id_scope, key=key)
-            if row is None:
-                raise RegistrationNotFoundError(f"Registration not found: {registration_id}.")
-            require_match(if_match, _registration(row).etag)
-            await tx.execute(
-                "DELETE FROM registration WHERE id_scope = :id_scope AND registration_key = :key",
-                id_scope=id_scope,
-                key=key,
-            )
-
-        await self._database.transact(transaction)
-
-    async def latest(self, id_scope: str, limit: int) -> list[Registration]:
-        """The registrations that changed last, newest first."""
-        rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM registration WHERE id_scope = :id_scope ORDER BY last_updated DESC LIMIT :limit",
-            id_scope=id_scope,
-            limit=limit,
-        )
-        return [_registration(row) for row in rows]
+    async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
+        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""
+        found = await self._attestations.judge(login, credential)
+        error = verdict(found.checks)
+        if error is None:
+            return
+        tracking_id = self._reports.new_tracking_id()
+        attempt = Attempt("dps", login.id_scope, "poll", login.registration_id, credential.describe(), credential.peer)
+        answer = f"{error.code} {error.message}"
+        await self._reports.record(refused_report(attempt, found.checks, tracking_id, self._clock(), answer))
+        raise error(tracking_id=tracking_id)
 
 
-async def _assigning(tx: Transaction, id_scope: str, key: str, operation: str) -> tuple[Registration, _Context] | None:
-    """The registration with its context while this operation is still to be finished; locked."""
-    row = await tx.fetch_one(
-        f"SELECT {_COLUMNS}, context FROM registration WHERE id_scope = :id_scope AND registration_key = :key"
-        " AND operation_id = :operation AND status = 'assigning' {for_update}",
-        id_scope=id_scope,
-        key=key,
-        operation=operation,
+def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
+    sent = request.registration_id
+    if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
+        raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
+
+
+def _context(
+    enrollment: Enrollment, credential: Credential, request: RegisterBody, attempt: Attempt, tracking_id: str
+) -> Context:
+    by_certificate = enrollment.mechanism.type == "x509"
+    leaf = credential.certificates[0] if by_certificate and credential.certificates else b""
+    custom = enrollment.document.custom_allocation is not None
+    return Context(
+        group_id=enrollment.id if enrollment.kind == "group" else "",
+        thumbprint=sha1_thumbprint(leaf) if leaf else "",
+        tracking_id=tracking_id,
+        credential=attempt.credential,
+        peer=attempt.peer,
+        payload=request.payload,
+        # Only a webhook is shown the certificate.
+        certificate=base64.b64encode(leaf).decode() if custom else "",
+        tpm=request.tpm if enrollment.mechanism.type == "tpm" else None,
     )
-    return (_registration(row), read(row[12], _Context)) if row else None
 
 
-async def _write(tx: Transaction, id_scope: str, registration: Registration, context: str) -> None:
-    values = msgspec.structs.asdict(registration)
-    payload = values.pop("payload")
-    await tx.execute(
-        "INSERT INTO registration (id_scope, registration_key, registration_id, operation_id, status, created,"
-        " last_updated,"
-        " etag, substatus, assigned_hub, device_id, error_code, error_message, payload, context)"
-        " VALUES (:id_scope, :key, :registration_id, :operation_id, :status, :created, :last_updated,"
-        " :etag, :substatus, :assigned_hub, :device_id, :error_code, :error_message, :payload, :context)"
-        " ON CONFLICT (id_scope, registration_key) DO UPDATE SET registration_id = excluded.registration_id,"
-        " operation_id = excluded.operation_id, status = excluded.status, created = excluded.created,"
-        " last_updated = excluded.last_updated, etag = excluded.etag, substatus = excluded.substatus,"
-        " assigned_hub = excluded.assigned_hub, device_id = excluded.device_id, error_code = excluded.error_code,"
-        " error_message = excluded.error_message, payload = excluded.payload, context = excluded.context",
-        id_scope=id_scope,
-        key=registration_id_key(registration.registration_id),
-        payload=None if payload is None else encode(payload),
-        context=context,
-        **values,
-    )
+def _runtime(enrollment: Enrollment, context: Context) -> dict[str, Any]:
+    """What a custom allocation webhook is told of the device (dps.md 5.3)."""
+    runtime: dict[str, Any] = {}
+    match enrollment.mechanism.type:
+        case "x509":
+            runtime["x509"] = {"clientCertificates": {"primary": {"certificate": context.certificate}}}
+        case "symmetricKey":
+            runtime["symmetricKey"] = {}
+        case "tpm":
+            runtime["tpm"] = msgspec.to_builtins(context.tpm)
+    if context.payload is not None:
+        runtime["payload"] = context.payload
+    return runtime
 
 
 def _remark(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str, now: int) -> Report | None:
@@ -439,20 +457,21 @@ def _remark(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str, now: 
     return None
 
 
-def _failed_report(id_scope: str, stored: Registration, context: _Context, error: ServiceError, now: int) -> Report:
+def _failed_report(id_scope: str, stored: Registration, context: Context, error: ServiceError, now: int) -> Report:
     attempt = Attempt("dps", id_scope, "register", stored.registration_id, context.credential, context.peer)
+    failed = check(
+        "allocation.webhook-answer" if error.name.startswith("CustomAllocation") else "allocation.hub-available",
+        passed=False,
+        detail=error.message,
+        fix=_ALLOCATION_FIX,
+    )
     report = refused_report(
-        attempt,
-        (
-            check(
-                "allocation.hub-available",
-                passed=False,
-                detail=error.message,
-                fix="link the hub that the enrollment names, or name a linked one",
-            ),
-        ),
-        context.tracking_id,
-        now,
-        f"200 with status failed, {error.code} {error.message}",
+        attempt, (failed,), context.tracking_id, now, f"200 with status failed, {error.code} {error.message}"
     )
     return msgspec.structs.replace(report, verdict="failed")
+
+
+_ALLOCATION_FIX = (
+    "link the hub that the enrollment names, or name a linked one; a webhook has to answer 200 with iotHubHostName."
+    " To see what would be decided: muster allocation preview REGISTRATION-ID"
+)

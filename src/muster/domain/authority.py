@@ -1,0 +1,82 @@
+"""CA certificates of a provisioning service: the record, its ARM view, and whether a certificate proves possession.
+
+Sources: dps.md 7.5. Not here: storing them.
+"""
+
+import time
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from muster.domain.attestation_mechanism import StoredCertificate
+from muster.domain.timestamp import SECOND
+from muster.pki.certificate import CertificateFormatError, parse_certificate
+
+MAXIMUM_AUTHORITIES = 25
+MAXIMUM_NAME_LENGTH = 256
+
+
+class Authority(msgspec.Struct, frozen=True, kw_only=True):
+    """One CA certificate. Times are microseconds UTC; an empty ``verification_code``: none was asked for."""
+
+    name: str
+    certificate: StoredCertificate
+    is_verified: bool
+    verification_code: str
+    etag: str
+    created: int
+    last_updated: int
+
+
+def proof_problem(authority: Authority, proof: bytes, now: int) -> str | None:
+    """Why a DER certificate does not prove that its maker holds the CA's key; None when it does.
+
+    Its common name has to be the code, its signature the CA's, and it has to be in its dates.
+    """
+    if not authority.verification_code:
+        return "no verification code was asked for: generate one first"
+    try:
+        facts = parse_certificate(proof)
+    except CertificateFormatError as error:
+        return str(error)
+    if facts.common_name != authority.verification_code:
+        return f"its common name is {facts.common_name!r}, and not the verification code {authority.verification_code}"
+    if (facts.not_before is not None and now < facts.not_before) or (
+        facts.not_after is not None and now > facts.not_after
+    ):
+        return "it is not in its dates"
+    if not _signed_by(proof, authority.certificate.bytes()):
+        return "it is not signed by the CA certificate"
+    return None
+
+
+def _signed_by(certificate: bytes, issuer: bytes) -> bool:
+    try:
+        x509.load_der_x509_certificate(certificate).verify_directly_issued_by(x509.load_der_x509_certificate(issuer))
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return False
+    return True
+
+
+def arm_properties(authority: Authority, *, with_certificate: bool) -> dict[str, Any]:
+    """``properties`` of the ARM resource; the certificate and the code are shown only after the code was asked for."""
+    facts = authority.certificate.parse()
+    properties: dict[str, Any] = {
+        "subject": facts.common_name or facts.subject,
+        "expiry": rfc_1123(facts.not_after or 0),
+        "thumbprint": authority.certificate.sha1_thumbprint,
+        "isVerified": authority.is_verified,
+        "created": rfc_1123(authority.created),
+        "updated": rfc_1123(authority.last_updated),
+        "certificate": authority.certificate.der if with_certificate else None,
+    }
+    if with_certificate:
+        properties["verificationCode"] = authority.verification_code
+    return properties
+
+
+def rfc_1123(microseconds: int) -> str:
+    """``Fri, 06 May 2032 17:50:01 GMT``."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(microseconds // SECOND))

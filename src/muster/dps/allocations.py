@@ -1,0 +1,86 @@
+"""Allocations: which hub a registration gets, by policy or webhook; the same for a preview. Sources: dps.md 5.
+
+Not here: the policies themselves (``domain/allocation.py``), and writing the assignment (``registrations.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from muster.domain.allocation import (
+    Choice,
+    LinkedHub,
+    WebhookAnswer,
+    candidates,
+    choose,
+    webhook_choice,
+    webhook_request,
+)
+from muster.domain.enrollment import Enrollment, webhook_view
+from muster.domain.registration import Registration
+from muster.dps.services import ProvisioningService
+from muster.dps.webhook import Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A hub with its reason, and what a webhook said besides."""
+
+    choice: Choice
+    answer: WebhookAnswer
+
+
+class Allocations:
+    """Decides where devices go."""
+
+    def __init__(self, webhook: Webhook) -> None:
+        self._webhook = webhook
+
+    async def allocate(
+        self,
+        service: ProvisioningService,
+        enrollment: Enrollment,
+        registration_id: str,
+        assigned: Registration | None,
+        runtime: Mapping[str, Any],
+    ) -> Allocation:
+        """The hub for a registration. ``assigned`` is the record of an earlier assignment, ``runtime`` what the webhook is
+        told of the device besides.
+
+        Raises NoHubAvailableError and what the webhook raises.
+        """
+        kept = self._kept(service, enrollment, assigned)
+        if kept is not None:
+            return Allocation(kept, WebhookAnswer())
+        among = candidates(service.linked_hubs, enrollment.named_hubs)
+        policy = enrollment.policy(service.allocation_policy)
+        if policy != "custom":
+            return Allocation(choose(policy, registration_id, among), WebhookAnswer())
+        custom = enrollment.document.custom_allocation
+        assert custom is not None, "a custom policy is stored with its webhook"
+        view = webhook_view(enrollment, [hub.host_name for hub in among])
+        context = {"registrationId": registration_id, **_current(service, assigned), **runtime}
+        answer = await self._webhook.ask(custom.webhook_url, webhook_request(view, context, among))
+        return Allocation(webhook_choice(answer, among), answer)
+
+    @staticmethod
+    def _kept(service: ProvisioningService, enrollment: Enrollment, assigned: Registration | None) -> Choice | None:
+        """The hub that a device stays with because its enrollment never moves it (dps.md 5.4)."""
+        if enrollment.document.reprovision_policy.update_hub_assignment or assigned is None:
+            return None
+        hub = current_hub(service, assigned)
+        return Choice(hub, f"reprovision policy: the device stays on {hub.host_name}") if hub else None
+
+
+def current_hub(service: ProvisioningService, assigned: Registration | None) -> LinkedHub | None:
+    """The linked hub that a record says the device is on."""
+    if assigned is None or assigned.assigned_hub is None:
+        return None
+    return next((hub for hub in service.linked_hubs if hub.name == assigned.assigned_hub), None)
+
+
+def _current(service: ProvisioningService, assigned: Registration | None) -> dict[str, Any]:
+    hub = current_hub(service, assigned)
+    if hub is None or assigned is None:
+        return {}
+    return {"currentIotHubHostName": hub.host_name, "currentDeviceId": assigned.device_id}

@@ -1,0 +1,96 @@
+"""What a registration compares its certificate chain or token with: all groups and CA certificates of an id scope, in memory.
+
+Few, rarely written, and needed by every registration of a group: they are read once and again after a change. Another node's
+change is heard on the bus, and at the latest seen after a second. Not here: writing them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from muster.bus.bus import Bus
+from muster.domain.attestation import X509Group
+from muster.domain.authority import Authority
+from muster.domain.enrollment import Enrollment
+from muster.domain.timestamp import SECOND
+from muster.dps.authorities import Authorities
+from muster.dps.enrollments import Enrollments, enrollments_changed_subject
+
+_STALE = SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """One id scope's groups and CA certificates as they were read."""
+
+    read: int
+    enrollments: dict[str, Enrollment]
+    x509: tuple[X509Group, ...]
+    symmetric: tuple[Enrollment, ...]
+    authorities: dict[str, Authority]
+    verified: tuple[bytes, ...]
+
+    def by_id(self, group_id: str) -> Enrollment | None:
+        return self.enrollments.get(group_id)
+
+    def authorities_of(self, enrollment: Enrollment) -> tuple[bytes, ...]:
+        """The certificates that an enrollment's chains have to lead to: its signing certificates, or verified CAs by name."""
+        mechanism = enrollment.mechanism
+        if mechanism.x509_kind == "signingCertificates":
+            return tuple(certificate.bytes() for certificate in mechanism.certificates)
+        found = (self.authorities.get(name.lower()) for name in mechanism.ca_names)
+        return tuple(authority.certificate.bytes() for authority in found if authority is not None and authority.is_verified)
+
+
+class GroupIndex:
+    """The groups of all id scopes, kept in memory."""
+
+    def __init__(self, groups: Enrollments, authorities: Authorities, bus: Bus, clock: Callable[[], int]) -> None:
+        self._groups = groups
+        self._authorities = authorities
+        self._bus = bus
+        self._clock = clock
+        self._known: dict[str, Groups] = {}
+        self._watched: set[str] = set()
+
+    async def get(self, id_scope: str) -> Groups:
+        """As they are now: after a write on this node at once, after one on another node within a second."""
+        known = self._known.get(id_scope)
+        now = self._clock()
+        if known is not None and 0 <= now - known.read < _STALE:
+            return known
+        self._watch(id_scope)
+        groups = await self._read(id_scope, now)
+        self._known[id_scope] = groups
+        return groups
+
+    def _watch(self, id_scope: str) -> None:
+        if id_scope not in self._watched:
+            self._watched.add(id_scope)
+            self._bus.subscribe(enrollments_changed_subject(id_scope), lambda _message: self.forget(id_scope))
+
+    def forget(self, id_scope: str) -> None:
+        """Something was written: read again at the next use."""
+        self._known.pop(id_scope, None)
+
+    async def _read(self, id_scope: str, now: int) -> Groups:
+        enrollments = await self._groups.all(id_scope)
+        authorities = {authority.name.lower(): authority for authority in await self._authorities.all(id_scope)}
+        verified = tuple(item.certificate.bytes() for item in authorities.values() if item.is_verified)
+        return Groups(
+            read=now,
+            enrollments={group.id: group for group in enrollments},
+            x509=tuple(_x509_group(group, authorities) for group in enrollments if group.mechanism.type == "x509"),
+            symmetric=tuple(group for group in enrollments if group.mechanism.type == "symmetricKey"),
+            authorities=authorities,
+            verified=verified,
+        )
+
+
+def _x509_group(group: Enrollment, authorities: dict[str, Authority]) -> X509Group:
+    mechanism = group.mechanism
+    if mechanism.x509_kind == "caReferences":
+        named = (authorities.get(name.lower()) for name in mechanism.ca_names)
+        ders = tuple(authority.certificate.bytes() for authority in named if authority is not None)
+    else:
+        ders = tuple(certificate.bytes() for certificate in mechanism.certificates)
+    return X509Group(group.id, enabled=group.enabled, certificates=ders)
