@@ -53,13 +53,15 @@ def address_towards(host: str) -> str:
 def send_greeting(hub: str, device_id: str, certificate: X509) -> None:
     """Connect to the hub with the same certificate and send one message of JSON."""
     client = IoTHubDeviceClient.create_from_x509_certificate(x509=certificate, hostname=hub, device_id=device_id)
-    client.connect()
-    print(f"Connected to {hub}")
-    body = json.dumps({"hostname": socket.gethostname(), "ip": address_towards(hub)})
-    message = Message(body, message_id=str(uuid.uuid4()), content_encoding="utf-8", content_type="application/json")
-    client.send_message(message)
-    print(f"Sent message {message.message_id}: {body}")
-    client.shutdown()
+    try:
+        client.connect()
+        print(f"Connected to {hub}")
+        body = json.dumps({"hostname": socket.gethostname(), "ip": address_towards(hub)})
+        message = Message(body, str(uuid.uuid4()), content_encoding="utf-8", content_type="application/json")
+        client.send_message(message)
+        print(f"Sent message {message.message_id}: {body}")
+    finally:
+        client.shutdown()
     print("Disconnected")
 
 
@@ -87,5 +89,4 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # noqa: BLE001 - whatever stops a device is told in one line
-        print(f"Failed: {reasons(error)}", flush=True)
-        os._exit(1)  # after a refusal the SDK's threads would keep the process
+        sys.exit(f"Failed: {reasons(error)}")
