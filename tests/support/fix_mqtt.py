@@ -5,7 +5,7 @@ wire core's decoder; bytes can be sent as well as packets, in pieces of any size
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
@@ -25,6 +25,13 @@ _HOUR = 3600
 _WAIT_SECONDS = 5.0
 
 P = TypeVar("P", bound=Packet)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Let the loop run until ``condition`` holds. Raises TimeoutError after some seconds."""
+    async with asyncio.timeout(_WAIT_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - what is waited for lies in a database, which sets no event
+            await asyncio.sleep(0)
 
 
 class MemoryTransport(asyncio.Transport):
