@@ -26,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 PASS_PHRASE = "1234"  # noqa: S105 - the tutorial's own, told to everyone
 EVENT_SECONDS = 15.0
+PAGE_SECONDS = 10.0
 SDK = "azure.iot.device"
 SETTINGS_FILE = ".env"
 
@@ -42,6 +43,7 @@ class Settings:
     id_scope: str
     hub: str
     portal: str
+    portal_is_open: bool
     trust_file: str
     registration_id: str
     certificate: str
@@ -87,6 +89,7 @@ def tutorial(
         id_scope=str(public["idScope"]),
         hub=str(public["hubs"][0]["host"]),
         portal=str(status.get("portal") or "http://localhost:8080/").partition("?")[0],
+        portal_is_open=bool(status.get("wellKnownIdentity")),
         trust_file=str(status.get("trustFile") or client.target.ca_file or ""),
         registration_id=registration_id,
         certificate=f"certs/{name}.pem",
@@ -180,9 +183,10 @@ class Story:
         self._narrator.step("verify the enrollment")
         listed = self._muster("enrollment", "list")
         _require(self._id in listed.split(), f"the list of enrollments does not have {self._id}")
-        self._narrator.say(
-            f"The portal shows it too: {self._settings.portal} > Manage enrollments > Individual enrollments."
-        )
+        page = f"{self._settings.portal}enrollments"
+        self._narrator.say(f"The portal has it too: {page} (Manage enrollments, Individual enrollments).")
+        if self._settings.portal_is_open:
+            _require(self._id in read_page(page), f"the portal page {page} does not have {self._id}")
 
     def _configure_device(self) -> None:
         self._narrator.step("environment variables for the device")
@@ -312,6 +316,28 @@ def device_variables(settings: Settings) -> dict[str, str]:
     return variables | ({"SSL_CERT_FILE": settings.trust_file} if settings.trust_file else {})
 
 
+def read_page(address: str) -> str:
+    """The portal page under a plain HTTP ``address``. Raises CommandError."""
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=PAGE_SECONDS)
+    try:
+        connection.request("GET", parts.path)
+        response = connection.getresponse()
+        page = response.read().decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        raise CommandError(
+            f"the portal does not answer on {address}: {error}", "look at the log of the server"
+        ) from error
+    finally:
+        connection.close()
+    if response.status != _OK:
+        raise CommandError(f"the portal answers {response.status} on {address}", "look at the log of the server")
+    return page
+
+
 def find_device_python(named: str | None) -> str:
     """A Python that has azure-iot-device. Raises CommandError with how to get one."""
     if named is not None:
@@ -338,6 +364,7 @@ def find_device_program() -> Path:
     raise CommandError(f"{_PROGRAM} is missing from this installation", "install Muster again")
 
 
+_OK = 200
 _PROGRAM = Path("examples", "tutorial_device", "device.py")
 
 
