@@ -1,3 +1,8 @@
 """Fixtures are modules, one for each thing they provide; this only names them, a module after those it imports."""
 
-pytest_plugins = ["tests.support.fix_server", "tests.support.fix_services", "tests.support.fix_rest"]
+pytest_plugins = [
+    "tests.support.fix_server",
+    "tests.support.fix_services",
+    "tests.support.fix_mqtt",
+    "tests.support.fix_rest",
+]

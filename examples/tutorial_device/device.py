@@ -19,11 +19,11 @@ from azure.iot.device import X509, IoTHubDeviceClient, Message, ProvisioningDevi
 
 
 def read_env_file(file: Path) -> None:
-    """Set the environment variables in ``file``, NAME=value by line; what is set already stays."""
+    """Set the environment variables in ``file``, one NAME=value per line."""
     for line in file.read_text(encoding="utf-8").splitlines():
         name, separator, value = line.strip().removeprefix("export ").partition("=")
         if separator and not name.startswith("#"):
-            os.environ.setdefault(name.strip(), value.strip().strip("'\""))
+            os.environ[name.strip()] = value.strip().strip("'\"")
 
 
 def register(certificate: X509) -> tuple[str, str]:
@@ -52,18 +52,16 @@ def address_towards(host: str) -> str:
 
 def send_greeting(hub: str, device_id: str, certificate: X509) -> None:
     """Connect to the hub with the same certificate and send one message of JSON."""
-    client = IoTHubDeviceClient.create_from_x509_certificate(
-        x509=certificate, hostname=hub, device_id=device_id
-    )
-    client.connect()
-    print(f"Connected to {hub}")
-    body = json.dumps({"hostname": socket.gethostname(), "ip": address_towards(hub)})
-    message = Message(
-        body, message_id=str(uuid.uuid4()), content_encoding="utf-8", content_type="application/json"
-    )
-    client.send_message(message)
-    print(f"Sent message {message.message_id}: {body}")
-    client.shutdown()
+    client = IoTHubDeviceClient.create_from_x509_certificate(x509=certificate, hostname=hub, device_id=device_id)
+    try:
+        client.connect()
+        print(f"Connected to {hub}")
+        body = json.dumps({"hostname": socket.gethostname(), "ip": address_towards(hub)})
+        message = Message(body, str(uuid.uuid4()), content_encoding="utf-8", content_type="application/json")
+        client.send_message(message)
+        print(f"Sent message {message.message_id}: {body}")
+    finally:
+        client.shutdown()
     print("Disconnected")
 
 
@@ -91,5 +89,4 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # noqa: BLE001 - whatever stops a device is told in one line
-        print(f"Failed: {reasons(error)}", flush=True)
-        os._exit(1)  # after a refusal the SDK's threads would keep the process
+        sys.exit(f"Failed: {reasons(error)}")

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from starlette.requests import ClientDisconnect
 from tests.support.fix_rest import DPS_HOST, HUB_HOST, VERSION, Answer, RestClient
 from tests.support.fix_services import NOW, Services
 
@@ -115,6 +116,15 @@ async def test_who_is_not_authorized_learns_nothing_else(rest: RestClient) -> No
 async def test_a_method_that_is_not_allowed_names_those_that_are(rest: RestClient) -> None:
     answer = await rest.request("PATCH", f"/devices/d1?{VERSION}")
     assert {word.strip() for word in answer.headers["allow"].split(",")} >= {"GET", "PUT", "DELETE"}
+
+
+async def test_a_client_that_leaves_in_the_middle_is_no_error(
+    rest: RestClient, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ClientDisconnect):  # which the HTTP front end takes
+        await rest.request("PUT", f"/devices/d1?{VERSION}", {"deviceId": "d1"}, complete=False)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+    assert await services.devices.find("hub", "d1") is None
 
 
 async def test_numbers_of_any_length(rest: RestClient) -> None:

@@ -94,7 +94,7 @@ class Stream:
 
 @asynccontextmanager
 async def stream(app: ASGIApp, target: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-    """GET ``target`` and read its answer while it comes; at the end the client leaves, and the application has to end."""
+    """GET ``target`` and read the answer as it comes; at the end the client leaves, and the application has to end."""
     reading = Stream(asyncio.get_running_loop().create_future())
     request = iter([{"type": "http.request", "body": b"", "more_body": False}])
 

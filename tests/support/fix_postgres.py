@@ -33,16 +33,20 @@ class PostgresServer:
     def __init__(self, *, durable: bool = False) -> None:
         # Not pytest's directory: it is closed to the unprivileged user.
         self.directory = Path(tempfile.mkdtemp(prefix="muster-postgres-"))
-        self._account = _account()
-        if self._account:
-            os.chown(self.directory, self._account["user"], self._account["group"])
-        self._programs = _programs(self.directory, self._account)
-        unsafe = () if durable else ("fsync=off", "full_page_writes=off")
-        self._settings = ("listen_addresses=", "deadlock_timeout=50ms", *unsafe)
-        self._numbers = itertools.count(1)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=muster")
-        self.start()
+        try:
+            self._account = _account()
+            if self._account:
+                os.chown(self.directory, self._account["user"], self._account["group"])
+            self._programs = _programs(self.directory, self._account)
+            unsafe = () if durable else ("fsync=off", "full_page_writes=off")
+            self._settings = ("listen_addresses=", "deadlock_timeout=50ms", *unsafe)
+            self._numbers = itertools.count(1)
+            self._process: subprocess.Popen[bytes] | None = None
+            self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=muster")
+            self.start()
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
 
     def dsn(self, schema: str = "public") -> str:
         return f"postgresql://muster@/postgres?host={self.directory}&search_path={schema}"

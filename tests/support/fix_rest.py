@@ -93,11 +93,13 @@ class RestClient:
         *,
         host: str | None = None,
         authorization: str | None = "",
+        complete: bool = True,
         **headers: str,
     ) -> Answer:
         """Ask. ``authorization`` is ``""`` for the owner's own token, None for no such header.
 
-        Of ``headers``, underscores in a name stand for hyphens. A body that is not bytes is sent as JSON.
+        Of ``headers``, underscores in a name stand for hyphens. A body that is not bytes is sent as JSON; one that
+        is not ``complete`` is half of it, and the client leaves then.
         """
         wanted = _host_of(target) if host is None else host
         messages: list[Message] = []
@@ -105,7 +107,8 @@ class RestClient:
         async def send(message: Message) -> None:
             messages.append(message)
 
-        await self._app(self._scope(method, target, wanted, authorization, headers), _receiver(_encoded(body)), send)
+        scope = self._scope(method, target, wanted, authorization, headers)
+        await self._app(scope, _receiver(_encoded(body), complete=complete), send)
         start = messages[0]
         content = b"".join(message.get("body", b"") for message in messages[1:])
         return Answer(start["status"], _decoded(start["headers"]), content)
@@ -172,13 +175,12 @@ def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode().lower(): value.decode("latin-1") for name, value in headers}
 
 
-def _receiver(body: bytes) -> Any:
+def _receiver(body: bytes, *, complete: bool) -> Any:
     # Two pieces, as a body of some size arrives.
     half = len(body) // 2
-    messages: list[Message] = [
-        {"type": "http.request", "body": body[:half], "more_body": True},
-        {"type": "http.request", "body": body[half:], "more_body": False},
-    ]
+    messages: list[Message] = [{"type": "http.request", "body": body[:half], "more_body": True}]
+    if complete:
+        messages.append({"type": "http.request", "body": body[half:], "more_body": False})
 
     async def receive() -> Message:
         return messages.pop(0) if messages else {"type": "http.disconnect"}

@@ -96,10 +96,14 @@ def _connection_strings(status: Document) -> Iterator[tuple[str, str]]:
 
 
 def _trust(status: Document) -> str:
-    return (
+    text = (
         "In every shell that runs a device or a back end, so that SDKs trust this server:\n"
         f'  eval "$(muster env{_data_option(status)})"'
     )
+    if not status.get("wellKnownIdentity"):
+        host = printable(status["provisioningService"]["host"])
+        text += f"\nElsewhere, {host} must lead to this machine, and SSL_CERT_FILE to a copy of the CA certificate."
+    return text
 
 
 def _next_steps(status: Document) -> str:

@@ -255,12 +255,13 @@ class Client:
 
     def _refused(self, access: Access | None, raw: _Raw) -> RefusedError:
         refusal = read_refusal(raw.status, raw.reason, raw.document)
-        facts = [str(refusal.code or refusal.name)] if refusal.code or refusal.name else []
+        name = f"{refusal.name}: " if refusal.name else ""
+        facts = [str(refusal.code)] if refusal.code else []
         if refusal.tracking_id:
             facts.append(f"tracking id {refusal.tracking_id}")
         suffix = f" ({', '.join(facts)})" if facts else ""
         return RefusedError(
-            printable(refusal.message + suffix),
+            printable(name + refusal.message + suffix),
             self._advice(access, raw.status, refusal.tracking_id),
             status=raw.status,
             code=refusal.code,

@@ -52,17 +52,16 @@ class Narrator:
         *,
         expected: int = 0,
         quiet: bool = False,
-        settings: Mapping[str, str] | None = None,
         place: str = ".",
+        advice: str = "",
     ) -> str:
         """Show ``command``, run ``arguments``, pass on what they print and give it back.
 
-        ``settings`` are more environment variables, ``place`` is a directory below this one. With ``quiet`` the
-        output is shown only when the command fails. Raises CommandError when it does not end with the
-        ``expected`` exit code, or not in time.
+        ``place`` is a directory below this one. With ``quiet`` the output is shown only when the command fails.
+        Raises CommandError, with ``advice``, when it does not end with the ``expected`` exit code, or not in time.
         """
         self.show(command)
-        process = self._start(arguments, settings or {}, subprocess.STDOUT, place)
+        process = self._start(arguments, subprocess.STDOUT, place)
         timer = threading.Timer(COMMAND_SECONDS, process.kill)
         timer.start()
         lines: list[str] = []
@@ -77,7 +76,7 @@ class Narrator:
             stop(process)
         if code != expected:
             shown = "".join(f"\n  {line}" for line in lines) if quiet else ""
-            raise CommandError(f"`{command}` ended with exit code {code} instead of {expected}{shown}")
+            raise CommandError(f"`{command}` ended with exit code {code} instead of {expected}{shown}", advice)
         return "\n".join(lines)
 
     def start(self, command: str, arguments: Sequence[str], ready: str) -> subprocess.Popen[str]:
@@ -86,7 +85,7 @@ class Narrator:
         Raises CommandError when it ends before that.
         """
         self.show(command)
-        process = self._start(arguments, {}, subprocess.PIPE, ".")
+        process = self._start(arguments, subprocess.PIPE)
         said: list[str] = []
         for line in _lines(process.stderr):
             said.append(line)
@@ -97,18 +96,16 @@ class Narrator:
 
     def ask(self, arguments: Sequence[str]) -> str | None:
         """What a command prints on standard output, without telling of it; None when it fails."""
-        process = self._start(arguments, {}, subprocess.DEVNULL, ".")
+        process = self._start(arguments, subprocess.DEVNULL)
         output = finish(process, COMMAND_SECONDS)
         return output if process.returncode == 0 else None
 
-    def _start(
-        self, arguments: Sequence[str], settings: Mapping[str, str], errors: int, place: str
-    ) -> subprocess.Popen[str]:
+    def _start(self, arguments: Sequence[str], errors: int, place: str = ".") -> subprocess.Popen[str]:
         try:
             return subprocess.Popen(  # noqa: S603 - the story names the commands, without a shell
                 arguments,
                 cwd=self.directory / place,
-                env={**self._environment, **settings},
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

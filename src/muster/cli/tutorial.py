@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,12 +26,13 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 PASS_PHRASE = "1234"  # noqa: S105 - the tutorial's own, told to everyone
 EVENT_SECONDS = 15.0
+PAGE_SECONDS = 10.0
 SDK = "azure.iot.device"
 SETTINGS_FILE = ".env"
 
 _ASSIGNED = re.compile(r"^Assigned to hub (?P<hub>\S+) as device (?P<device>\S+)", re.MULTILINE)
 _SENT = re.compile(r"^Sent message (?P<id>\S+): (?P<body>\{.*\})$", re.MULTILINE)
-_TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+STRANGER_FILE = "stranger.env"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Settings:
     id_scope: str
     hub: str
     portal: str
+    portal_is_open: bool
     trust_file: str
     registration_id: str
     certificate: str
@@ -86,7 +88,8 @@ def tutorial(
         host=str(public["provisioningHost"]),
         id_scope=str(public["idScope"]),
         hub=str(public["hubs"][0]["host"]),
-        portal=str(status.get("portal") or "http://localhost:8080/"),
+        portal=str(status.get("portal") or "http://localhost:8080/").partition("?")[0],
+        portal_is_open=bool(status.get("wellKnownIdentity")),
         trust_file=str(status.get("trustFile") or client.target.ca_file or ""),
         registration_id=registration_id,
         certificate=f"certs/{name}.pem",
@@ -180,9 +183,10 @@ class Story:
         self._narrator.step("verify the enrollment")
         listed = self._muster("enrollment", "list")
         _require(self._id in listed.split(), f"the list of enrollments does not have {self._id}")
-        self._narrator.say(
-            f"The portal shows it too: {self._settings.portal} > Manage enrollments > Individual enrollments."
-        )
+        page = f"{self._settings.portal}enrollments"
+        self._narrator.say(f"The portal has it too: {page} (Manage enrollments, Individual enrollments).")
+        if self._settings.portal_is_open:
+            _require(self._id in read_page(page), f"the portal page {page} does not have {self._id}")
 
     def _configure_device(self) -> None:
         self._narrator.step("environment variables for the device")
@@ -190,9 +194,12 @@ class Story:
             "The device program reads where to register, and with what. SSL_CERT_FILE makes it trust this server;"
             " in the cloud that line goes."
         )
-        text = "".join(f"{name}={value}\n" for name, value in device_variables(self._settings).items())
-        (self._narrator.directory / SETTINGS_FILE).write_text(text, encoding="utf-8")
-        self._narrator.run(f"cat {SETTINGS_FILE}", ["cat", SETTINGS_FILE])
+        self._write_variables(SETTINGS_FILE, self._settings)
+
+    def _write_variables(self, name: str, settings: Settings) -> None:
+        text = "".join(f"{variable}={value}\n" for variable, value in device_variables(settings).items())
+        (self._narrator.directory / name).write_text(text, encoding="utf-8")
+        self._narrator.run(f"cat {name}", ["cat", name])
 
     def _run_device(self) -> Mapping[str, Any]:
         self._narrator.step("run the device")
@@ -207,7 +214,7 @@ class Story:
             f"muster {shlex.join(watch)}     # in a second terminal", [*_MUSTER, *watch], "following events"
         )
         try:
-            output = self._narrator.run("python device.py", [self._settings.python, "device.py"])
+            output = self._narrator.run("python device.py", [self._settings.python, "device.py"], advice=_ADVICE)
             arrived = finish(watcher, EVENT_SECONDS)
         finally:
             stop(watcher)
@@ -249,10 +256,11 @@ class Story:
         make = ["cert", "device", self._id, "--directory", "certs/stranger", "--key", "ec-p256", "--force"]
         self._muster(*make, quiet=True)
         stranger = f"certs/stranger/{self._id}"
-        other = {"X509_CERT_FILE": f"{stranger}.pem", "X509_KEY_FILE": f"{stranger}.key"}
-        prefix = " ".join(f"{name}={shlex.quote(value)}" for name, value in other.items())
-        arguments = [self._settings.python, "device.py"]
-        self._narrator.run(f"{prefix} python device.py", arguments, expected=1, settings=other)
+        self._write_variables(
+            STRANGER_FILE, replace(self._settings, certificate=f"{stranger}.pem", key=f"{stranger}.key")
+        )
+        arguments = [self._settings.python, "device.py", STRANGER_FILE]
+        self._narrator.run(f"python device.py {STRANGER_FILE}", arguments, expected=1)
         shown = self._muster("why", self._id)
         _require("x509.thumbprint" in shown.split(), "`muster why` does not name the check that failed")
 
@@ -281,6 +289,7 @@ class Story:
 
 _MUSTER = (sys.executable, "-m", "muster")
 _PASS = ("--pass-phrase", PASS_PHRASE)
+_ADVICE = "`muster why` may tell the reason"
 
 
 def openssl_arguments(settings: Settings) -> list[str]:
@@ -305,6 +314,28 @@ def device_variables(settings: Settings) -> dict[str, str]:
         "X509_PASS_PHRASE": PASS_PHRASE,
     }
     return variables | ({"SSL_CERT_FILE": settings.trust_file} if settings.trust_file else {})
+
+
+def read_page(address: str) -> str:
+    """The portal page under a plain HTTP ``address``. Raises CommandError."""
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=PAGE_SECONDS)
+    try:
+        connection.request("GET", parts.path)
+        response = connection.getresponse()
+        page = response.read().decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        raise CommandError(
+            f"the portal does not answer on {address}: {error}", "look at the log of the server"
+        ) from error
+    finally:
+        connection.close()
+    if response.status != _OK:
+        raise CommandError(f"the portal answers {response.status} on {address}", "look at the log of the server")
+    return page
 
 
 def find_device_python(named: str | None) -> str:
@@ -333,6 +364,7 @@ def find_device_program() -> Path:
     raise CommandError(f"{_PROGRAM} is missing from this installation", "install Muster again")
 
 
+_OK = 200
 _PROGRAM = Path("examples", "tutorial_device", "device.py")
 
 
@@ -345,9 +377,8 @@ def _has_sdk(python: str) -> bool:
 
 
 def _environment(connection_string: str | None, status: Mapping[str, Any]) -> dict[str, str]:
-    """For the commands of the story: the same server; no trust but what ``.env`` gives the device."""
-    environment = {name: value for name, value in os.environ.items() if name not in _TRUST_VARIABLES}  # noqa: TID251 - passed on
-    environment["PYTHONUNBUFFERED"] = "1"  # what the device says is to be seen when it says it
+    """For the commands of the story: the same server, and no output held back."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # noqa: TID251 - passed on
     if connection_string is not None:
         environment["MUSTER_CONNECTION_STRING"] = connection_string
     elif status:
@@ -358,4 +389,4 @@ def _environment(connection_string: str | None, status: Mapping[str, Any]) -> di
 
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise CommandError(f"the tutorial did not work: {otherwise}", "`muster why` may tell the reason")
+        raise CommandError(f"the tutorial did not work: {otherwise}", _ADVICE)

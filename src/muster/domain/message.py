@@ -31,14 +31,15 @@ _SYSTEM_PROPERTIES = {
     "$.on": "iothub-outputname",
     "$.ifid": "iothub-interface-id",
     "$.sub": "dt-subject",
-    "$.cdid": "iothub-connection-device-id",
-    "$.cmid": "iothub-connection-module-id",
     "$.schema": "iothub-message-schema",
     "$.diagid": "iothub-diag-id",
     "$.diagctx": "diag-correlation-context",
     "iothub-ack": "iothub-ack",
     "iothub-operation": "iothub-operation",
 }
+
+# Who sent a message is stamped by the hub; these keys say it only on the way to a device (hub-device.md 4.2).
+_STAMPED = frozenset({"$.cdid", "$.cmid"})
 
 
 class PropertyBag(msgspec.Struct, frozen=True):
@@ -93,7 +94,8 @@ def parse_property_bag(bag: str, *, retained: bool = False) -> PropertyBag:
         key, value = unquote(raw_key), unquote(raw_value)
         name = _SYSTEM_PROPERTIES.get(key)
         if name is not None or key.startswith("$."):
-            system[name or key] = value
+            if key not in _STAMPED:
+                system[name or key] = value
         else:
             application[key] = value
     if retained:

@@ -29,6 +29,10 @@ _log = logging.getLogger("muster.listener")
 
 _BACKLOG = 4096
 
+# What the system holds for a slow peer, in bytes (Linux takes twice that). Left alone it grows to megabytes, and hides
+# for minutes whether the peer reads at all.
+_SEND_BUFFER = 256 * 1024
+
 # A connection that ended without a word from the network (a cable pulled, a NAT entry lost) is found after 2
 # minutes and 3 probes; MQTT's keep-alive is faster where the device asked for one.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
@@ -315,6 +319,7 @@ def _set_options(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     # Nagle's algorithm costs a CONNACK 40 ms when it follows the end of the handshake.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE:
         if hasattr(socket, name):

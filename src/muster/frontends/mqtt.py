@@ -47,7 +47,7 @@ class MqttFrontEnd:
         token = (connect.password or b"").decode(errors="replace").strip()
         credential = Credential(connection.peer.certificates, token, connection.describe())
         dps = parse_dps_user_name(name)
-        # A hub's device may be called "registrations"; its user name then looks alike, its client id does not.
+        # A module of a hub's device "registrations" has a user name that looks alike, and a client id that does not.
         if dps is not None and not connect.client_id.startswith("registrations/"):
             connection.session.set_max_silence(None)  # keep-alive 0 means never (dps.md 9.2, 4)
             return DpsHead(

@@ -82,8 +82,7 @@ class MqttProtocol(asyncio.Protocol):
             self._timer.cancel()
         if self._head is not None:
             self._head.closed()
-        else:
-            self._tasks.cancel()
+        # A CONNECT that is being judged is judged to its end, which then finds that nobody is there any more.
 
     # For the heads
 
@@ -109,7 +108,7 @@ class MqttProtocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._reading and not self._lost:
+        if not self._reading and not self._lost and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
 
@@ -142,10 +141,6 @@ class MqttProtocol(asyncio.Protocol):
             _log.exception("%s: CONNECT failed", self.describe())
             self._refuse(connect, ServerError())
             return
-        if self._lost or self.session.closed:
-            if accepted is not None:
-                accepted.closed()
-            return
         if accepted is None:
             self.session.connack(status.NOT_AUTHORIZED, session_present=False)
             _log.info("%s: the user name names neither a hub's device nor a registration", self.describe())
@@ -154,10 +149,14 @@ class MqttProtocol(asyncio.Protocol):
         self._head = accepted
         self.session.connack(status.ACCEPTED, session_present=False)
         self.flush()
+        # What came behind CONNECT counts, also when DISCONNECT was part of it and nobody is there any more.
         held, self._held = self._held[1:], []
         if held:
-            self._head.handle(held)
+            accepted.handle(held)
             self.flush()
+        if self._lost:
+            accepted.closed()
+            return
         self.resume_reading()
         self._arm_timer()
 

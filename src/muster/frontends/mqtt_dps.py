@@ -14,12 +14,7 @@ from muster.dps.registrations import DeviceLogin, Operation, Registrations
 from muster.frontends import status
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.tasks import Tasks
-from muster.frontends.topics import (
-    REGISTRATION_RESPONSES,
-    RegistrationRequest,
-    parse_registration_topic,
-    registration_response,
-)
+from muster.frontends.topics import RegistrationRequest, parse_registration_topic, registration_response
 from muster.observe import Operation as Observed
 from muster.wire.mqtt_packets import Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event
@@ -50,7 +45,8 @@ class DpsHead:
         self._requests: deque[tuple[RegistrationRequest, bytes]] = deque()
         self._working = False
         self._filters: dict[bytes, int] = {}
-        self._unsent: list[tuple[str, bytes]] = []
+        # Of a client that never subscribes, the newest answers are kept.
+        self._unsent: deque[tuple[bytes, bytes]] = deque(maxlen=_MAXIMUM_WAITING)
 
     def deadline(self) -> int | None:
         return None
@@ -135,17 +131,17 @@ class DpsHead:
         self._send(topic, status.ascii_json(view))
 
     def _send(self, topic: str, payload: bytes) -> None:
-        self._unsent.append((topic, payload))
+        self._unsent.append((topic.encode(), payload))
         self._send_unsent()
         self._connection.flush()
 
     def _send_unsent(self) -> None:
         """Answers wait for the subscription, which one may bring after its request (dps.md 2.2)."""
         session = self._connection.session
-        granted = [qos for name, qos in self._filters.items() if matches(name, f"{REGISTRATION_RESPONSES}x".encode())]
-        if not granted or not session.connected:
-            return
-        for topic, payload in self._unsent:
-            qos = 1 if max(granted) == 1 and session.in_flight_room else 0
-            session.publish(topic.encode(), payload, qos)
-        self._unsent.clear()
+        waiting, self._unsent = self._unsent, deque(maxlen=_MAXIMUM_WAITING)
+        for topic, payload in waiting:
+            granted = [qos for name, qos in self._filters.items() if matches(name, topic)]
+            if granted and session.connected:
+                session.publish(topic, payload, 1 if max(granted) and session.in_flight_room else 0)
+            else:
+                self._unsent.append((topic, payload))

@@ -87,7 +87,7 @@ class HubHead:
                 self._tasks.spawn(self._judge_again())
 
     async def _judge_again(self) -> None:
-        if not await self._authentication.still_holds(self._login, self._credential):
+        if not await self._authentication.still_holds(self._login, self._credential, self._principal):
             self._connection.close("the identity was deleted, disabled, or has another credential now")
 
     def handle(self, events: Sequence[Event]) -> None:

@@ -31,9 +31,7 @@ class ServerTls:
     An instance belongs to one event loop: its connections share a buffer.
     """
 
-    def __init__(
-        self, certificate_chain: bytes, private_key: bytes, *, password: bytes | None = None
-    ) -> None:
+    def __init__(self, certificate_chain: bytes, private_key: bytes, *, password: bytes | None = None) -> None:
         """``certificate_chain`` is PEM, the server's own certificate first; ``private_key`` is PEM.
 
         ValueError when one of them cannot be read or they do not belong together.
@@ -82,9 +80,7 @@ def make_context(certificate_chain: bytes, private_key: bytes, password: bytes |
         context.use_privatekey(key)  # type: ignore[arg-type]  # what is no TLS key is refused by OpenSSL, below
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
-        raise ValueError(
-            f"the server's certificate and private key do not belong together: {error}"
-        ) from error
+        raise ValueError(f"the server's certificate and private key do not belong together: {error}") from error
     return context
 
 
@@ -102,9 +98,7 @@ def _load(
     return certificates, key
 
 
-def _accept_any(
-    _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int
-) -> bool:
+def _accept_any(_connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int) -> bool:
     return True
 
 
@@ -159,7 +153,5 @@ def explain(error: SSL.Error) -> str:
         return "the connection broke off" if isinstance(error, SSL.SysCallError) else repr(error)
     text = "; ".join(reasons)
     if "alert" in text and ("unknown ca" in text or "certificate" in text):
-        return (
-            f"{text} (the client refuses the server's certificate: it must know the CA and dial a name in it)"
-        )
+        return f"{text} (the client refuses the server's certificate: it must know the CA and dial a name in it)"
     return text

@@ -118,9 +118,7 @@ class DirectRecords(PublicRecords):
         if len(data) > MAX_PLAIN:
             return super().send(data)
         sent = self._lib.SSL_write(self._ssl, data, len(data))
-        if sent != len(
-            data
-        ):  # less with a negotiated maximum fragment length; nothing when the connection is broken
+        if sent != len(data):  # less with a negotiated maximum fragment length; nothing when the connection is broken
             return super().send(data[max(sent, 0) :])
         return self._view[: self._lib.BIO_read(self._from_ssl, self._buffer, _BUFFER_SIZE)]  # type: ignore[no-any-return]  # cffi is untyped
 

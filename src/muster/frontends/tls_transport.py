@@ -109,9 +109,7 @@ class TlsProtocol(asyncio.Protocol):
     _upper: asyncio.Protocol
     _transport: "TlsTransport"
 
-    def __init__(
-        self, tls: ServerTls, owner: TlsOwner, limits: TlsLimits, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, tls: ServerTls, owner: TlsOwner, limits: TlsLimits, loop: asyncio.AbstractEventLoop) -> None:
         self._tls = tls
         self._owner = owner
         self._limits = limits
@@ -368,9 +366,7 @@ class TlsProtocol(asyncio.Protocol):
         elif waiting < self._unread:
             self._unread = waiting
             closing = self._phase is _CLOSING
-            self._set_timer(
-                self._limits.close_timeout if closing else self._limits.stall_timeout, self._stalled
-            )
+            self._set_timer(self._limits.close_timeout if closing else self._limits.stall_timeout, self._stalled)
         else:
             self._drop(f"the peer does not read: {waiting} bytes wait for it, none was taken in time")
 

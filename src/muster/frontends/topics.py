@@ -9,7 +9,9 @@ from urllib.parse import unquote
 
 REGISTRATION_RESPONSES = "$dps/registrations/res/"
 
-_DPS_LOGIN = re.compile(r"([^/]+)/registrations/([^/]+)(?:/(.*))?", re.DOTALL)
+# A hub's device may be called "registrations": what then stands at the registration id's place is a query.
+_DPS_LOGIN = re.compile(r"([^/]+)/registrations/([^/?=]+)(?:/(.*))?", re.DOTALL)
+_LONGEST_TOPIC = 0xFFFF - 32  # an answer's topic has at most a few bytes more than the request's
 _REGISTER = re.compile(r"\$dps/registrations/PUT/iotdps-register/\?(.*)", re.DOTALL)
 _OPERATION_STATUS = re.compile(r"\$dps/registrations/GET/iotdps-get-operationstatus/\?(.*)", re.DOTALL)
 
@@ -90,7 +92,12 @@ def parse_query(text: str) -> dict[str, str]:
 
 
 def parse_registration_topic(topic: str) -> RegistrationRequest | None:
-    """A register or status request, or None for another topic. ``$rid`` is taken as it stands, to be echoed."""
+    """A register or status request, or None for another topic. ``$rid`` is taken as it stands, to be echoed.
+
+    A request whose ``$rid`` leaves no room for the topic of its answer counts as another topic.
+    """
+    if len(topic.encode()) > _LONGEST_TOPIC:
+        return None
     if (match := _REGISTER.fullmatch(topic)) is not None:
         return RegistrationRequest(_raw_items(match[1]).get("$rid", ""), None)
     if (match := _OPERATION_STATUS.fullmatch(topic)) is not None:

@@ -61,9 +61,13 @@ class DeviceAuthentication:
             raise error(tracking_id=tracking_id)
         return principal
 
-    async def still_holds(self, login: DeviceLogin, credential: Credential) -> bool:
-        """Whether the same credential would be taken now: asked after the identity changed. Leaves no report."""
+    async def still_holds(self, login: DeviceLogin, credential: Credential, principal: Principal) -> bool:
+        """Whether the same credential would be taken now for the same generation of the identity: asked after it
+        changed. Leaves no report.
+        """
         identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
+        if identity is None or identity.generation_id != principal.identity.generation_id:
+            return False
         checks, _ = self._judge(login, credential, identity)
         return verdict(checks) is None
 

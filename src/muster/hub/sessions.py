@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from muster.bus.bus import Bus, Subscription
+from muster.domain.errors import DeviceNotFoundError
 from muster.hub.authentication import Principal
 from muster.hub.devices import identity_changed_subject
 from muster.store.database import Database, DatabaseUnavailableError, Transaction
@@ -58,7 +59,11 @@ class Sessions:
         return len(self._here)
 
     async def attach(self, principal: Principal, deliver: Deliver) -> Session:
-        """Make this the identity's only connection: an older one is told that it is displaced."""
+        """Make this the identity's only connection: an older one is told that it is displaced.
+
+        An identity that changed since it was read for ``principal`` is told to the connection at once. Raises
+        DeviceNotFoundError when it is gone.
+        """
         session = Session(principal, self._entropy(16).hex(), deliver)
         hub, device_id, module_id = session.key
         older = self._here.pop(session.key, None)
@@ -71,7 +76,17 @@ class Sessions:
         )
         now = self._clock()
 
-        async def body(tx: Transaction) -> None:
+        async def body(tx: Transaction) -> bool:
+            identity = await tx.fetch_one(
+                "SELECT etag FROM identity WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
+                " AND generation_id = :generation_id {for_update}",
+                hub=hub,
+                device_id=device_id,
+                module_id=module_id,
+                generation_id=principal.identity.generation_id,
+            )
+            if identity is None:
+                raise DeviceNotFoundError(device_id)
             await tx.execute(
                 "INSERT INTO connection (hub, device_id, module_id, session_id, connected,"
                 " connection_state_updated, last_activity)"
@@ -86,8 +101,15 @@ class Sessions:
                 session_id=session.session_id,
                 now=now,
             )
+            return bool(identity[0] == principal.identity.etag)
 
-        await self._database.transact(body)
+        try:
+            unchanged = await self._database.transact(body)
+        except BaseException:
+            self.detach(session)
+            raise
+        if not unchanged:
+            deliver(Notice.IDENTITY_CHANGED)
         return session
 
     def detach(self, session: Session) -> None:

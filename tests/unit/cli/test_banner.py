@@ -29,6 +29,11 @@ def test_keys_that_are_secret_are_not_printed():
     assert "`muster status` shows the connection strings" in text
 
 
+def test_devices_on_a_network_are_told_what_they_need():
+    assert "Elsewhere, plant.example must lead to this machine" in render_banner(secret_status())
+    assert "Elsewhere" not in render_banner(status_document())
+
+
 @pytest.mark.parametrize("missing", [{"wellKnownIdentity": None}, {"wellKnownIdentity": False}])
 def test_only_a_clear_yes_makes_keys_well_known(missing):
     assert "SharedAccessKey" not in render_banner(status_document(**missing))

@@ -148,7 +148,7 @@ def test_a_refusal_without_a_report_does_not_send_anyone_to_it(server, make_clie
     server.script = {"/devices/x": [(404, {"Message": "ErrorCode:DeviceNotFound;x", "ExceptionMessage": ""})]}
     with pytest.raises(RefusedError) as caught:
         make_client().request(ACCESS, "GET", "/devices/x")
-    assert (caught.value.message, caught.value.advice) == ("x (DeviceNotFound)", "")
+    assert (caught.value.message, caught.value.advice) == ("DeviceNotFound: x", "")
     assert caught.value.name == "DeviceNotFound"
 
 

@@ -23,11 +23,11 @@ def test_steps_are_numbered(narrator, capsys):
 
 
 def test_a_command_is_shown_and_what_it_prints_passed_on(narrator, capsys):
-    script = "import os, sys; print(os.environ['FROM'], os.environ['TOO'], os.path.basename(os.getcwd()), flush=True);"
+    script = "import os, sys; print(os.environ['FROM'], os.path.basename(os.getcwd()), flush=True);"
     script += "print('\\x1b[2J', file=sys.stderr)"
-    output = narrator.run("show this", python(script), settings={"TOO": "settings"}, place="below")
-    assert output == "environment settings below\n\\x1b[2J"
-    assert capsys.readouterr().out == "\n  $ show this\n  environment settings below\n  \\x1b[2J\n"
+    output = narrator.run("show this", python(script), place="below")
+    assert output == "environment below\n\\x1b[2J"
+    assert capsys.readouterr().out == "\n  $ show this\n  environment below\n  \\x1b[2J\n"
 
 
 def test_a_quiet_command_is_heard_only_when_it_fails(narrator, capsys):
@@ -39,8 +39,9 @@ def test_a_quiet_command_is_heard_only_when_it_fails(narrator, capsys):
 
 def test_success_is_a_failure_where_a_refusal_was_expected(narrator):
     assert narrator.run("refused", python("raise SystemExit(1)"), expected=1) == ""
-    with pytest.raises(CommandError, match="exit code 0 instead of 1"):
-        narrator.run("refused", python("pass"), expected=1)
+    with pytest.raises(CommandError, match="exit code 0 instead of 1") as caught:
+        narrator.run("refused", python("pass"), expected=1, advice="ask why")
+    assert caught.value.advice == "ask why"
 
 
 def test_a_command_that_is_not_there_is_named(narrator):

@@ -1,6 +1,8 @@
+import http.server
 import shlex
 import socket
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from muster.cli.tutorial import (
     find_device_program,
     find_device_python,
     openssl_arguments,
+    read_page,
 )
 
 SETTINGS = Settings(
@@ -20,6 +23,7 @@ SETTINGS = Settings(
     id_scope="0ne00DE5EED",
     hub="localhost",
     portal="http://localhost:8080/",
+    portal_is_open=True,
     trust_file="/d/trust.pem",
     registration_id="raspberrypi-b",
     certificate="certs/raspberrypi2.pem",
@@ -100,3 +104,29 @@ def test_an_address_in_use_is_not_taken(monkeypatch):
         monkeypatch.setattr("muster.cli.demo.MQTT_PORT", taken.getsockname()[1])
         monkeypatch.setattr("muster.cli.demo.PORTAL_PORT", taken.getsockname()[1])
         assert free_address() == "127.0.0.2"
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/enrollments" else 404)
+        self.end_headers()
+        self.wfile.write("raspberrypi-b ✓".encode())
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_page_of_the_portal_is_read():
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as portal:
+        address = f"http://127.0.0.1:{portal.server_port}"
+        thread = threading.Thread(target=lambda: [portal.handle_request() for _ in range(2)])
+        thread.start()
+        assert read_page(f"{address}/enrollments") == "raspberrypi-b ✓"
+        with pytest.raises(CommandError, match="the portal answers 404"):
+            read_page(f"{address}/other")
+        thread.join()
+
+
+def test_a_portal_that_does_not_answer_is_named():
+    with pytest.raises(CommandError, match=r"the portal does not answer on http://127\.0\.0\.1:1/"):
+        read_page("http://127.0.0.1:1/")

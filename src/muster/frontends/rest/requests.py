@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from muster.domain.credential import Credential
@@ -115,6 +115,9 @@ class Guard:
                 tracking_id = error.tracking_id or self._new_tracking_id()
                 operation.finished(error.code, tracking_id)
                 return self._error(error, tracking_id, body)
+            except ClientDisconnect:
+                operation.finished("left")
+                raise
             except Exception:  # noqa: BLE001 - the client gets an answer whatever happened
                 tracking_id = self._new_tracking_id()
                 operation.failed(tracking_id)

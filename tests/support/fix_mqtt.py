@@ -1,0 +1,201 @@
+"""MQTT connections in the test's own process: packets in, packets out, no socket between them.
+
+``mqtt`` opens connections to the front end that serves ``services``. What a connection sends is read with the
+wire core's decoder; bytes can be sent as well as packets, in pieces of any size.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from muster.domain.sas import create_token
+from muster.domain.timestamp import SECOND
+from muster.frontends.listener import Peer
+from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.mqtt_connection import MqttProtocol
+from muster.wire.mqtt_decoder import decode_all
+from muster.wire.mqtt_packets import Connack, Connect, Packet, Puback, Publish, Suback, Subscribe
+from tests.support.fix_services import ID_SCOPE, Services
+
+HUB_HOST = "hub.example.net"
+
+_HOUR = 3600
+_WAIT_SECONDS = 5.0
+
+P = TypeVar("P", bound=Packet)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Let the loop run until ``condition`` holds. Raises TimeoutError after some seconds."""
+    async with asyncio.timeout(_WAIT_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - what is waited for lies in a database, which sets no event
+            await asyncio.sleep(0)
+
+
+class MemoryTransport(asyncio.Transport):
+    """Keeps what is written; tells its protocol of the end as a socket does, soon after."""
+
+    def __init__(self, protocol: asyncio.Protocol, written: Callable[[], None]) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._written = written
+        self.output = bytearray()
+        self.reading = True
+        self.closing = False
+
+    def write(self, data: Any) -> None:
+        if not self.closing:  # as a socket that is gone, it forgets what comes too late
+            self.output += data
+            self._written()
+
+    def close(self) -> None:
+        self._end()
+
+    def abort(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self._lose)
+
+    def _lose(self) -> None:
+        self._protocol.connection_lost(None)
+        self._written()
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+        self._written()
+
+
+class MqttClient:
+    """One connection. What it received and nobody took yet is in ``inbox``."""
+
+    def __init__(self, protocol: MqttProtocol) -> None:
+        self.protocol = protocol
+        self._changed = asyncio.Event()
+        self.transport = MemoryTransport(protocol, self._changed.set)
+        self.inbox: list[Packet] = []
+        protocol.connection_made(self.transport)
+
+    async def send(self, *packets: Packet | bytes, piece: int | None = None) -> None:
+        """Send all in one read, or ``piece`` bytes a read."""
+        data = b"".join(packet if isinstance(packet, bytes) else packet.encode() for packet in packets)
+        size = piece or len(data)
+        for start in range(0, len(data), size):
+            await self._until(lambda: self.transport.reading or self.transport.closing)
+            if self.transport.closing:
+                return
+            self.protocol.data_received(data[start : start + size])
+
+    async def receive(self, kind: type[P]) -> P:
+        """The next packet, which must be of this kind."""
+        await self._until(self._take_output)
+        packet = self.inbox.pop(0)
+        assert isinstance(packet, kind), f"{packet!r} is no {kind.__name__}"
+        return packet
+
+    async def is_refused(self, code: int) -> None:
+        """The next packet must be CONNACK with this code, and then the end."""
+        assert (await self.receive(Connack)).values() == (code, False)
+        await self.is_closed()
+
+    async def is_closed(self) -> None:
+        """The server must close the connection, without another word."""
+        await self._until(lambda: self.transport.closing)
+        self._take_output()
+        assert not self.inbox, f"{self.inbox} came before the end"
+
+    async def leave(self) -> None:
+        """The client's end of the connection goes away, without a DISCONNECT."""
+        self.transport.abort()
+        await asyncio.sleep(0)
+
+    def _take_output(self) -> bool:
+        if self.transport.output:
+            self.inbox += decode_all(bytes(self.transport.output))
+            self.transport.output.clear()
+        return bool(self.inbox)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    # What devices do.
+
+    async def subscribe(self, topic_filter: bytes, qos: int = 1) -> None:
+        await self.send(Subscribe(1, [(topic_filter, qos)]))
+        assert await self.receive(Suback) == Suback(1, [min(qos, 1)])
+
+    async def publish(self, topic: str, payload: bytes, packet_id: int = 1) -> None:
+        """At QoS 1, until it is acknowledged."""
+        await self.send(Publish(topic.encode(), payload, 1, packet_id))
+        assert await self.receive(Puback) == Puback(packet_id)
+
+
+class MqttClients:
+    """Opens connections."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._front_end = MqttFrontEnd(
+            services.hubs,
+            services.authentication,
+            services.sessions,
+            services.events,
+            services.registrations,
+            services.clock,
+        )
+        self._opened: list[MqttClient] = []
+
+    def open(self, *certificates: bytes) -> MqttClient:
+        """A connection on which nothing was sent yet."""
+        peer = Peer(("127.0.0.1", 40000), ("127.0.0.1", 8883), tls_version="TLSv1.2", certificates=certificates)
+        client = MqttClient(self._front_end.protocol(peer))
+        self._opened.append(client)
+        return client
+
+    async def to_dps(self, registration_id: str, *certificates: bytes, **options: Any) -> MqttClient:
+        """A connection that was accepted as a registration."""
+        client = self.open(*certificates)
+        username = f"{ID_SCOPE}/registrations/{registration_id}/api-version=2019-03-31"
+        await client.send(Connect(registration_id, username=username, **options))
+        assert await client.receive(Connack) == Connack()
+        return client
+
+    async def to_hub(self, device_id: str, *, key: str = "", certificate: bytes | None = None) -> MqttClient:
+        """A connection that was accepted as a device, by its key or its certificate."""
+        client = self.open(*([certificate] if certificate else []))
+        await client.send(self.hub_connect(device_id, key=key))
+        assert await client.receive(Connack) == Connack()
+        return client
+
+    def hub_connect(self, device_id: str, *, key: str = "", life: int = _HOUR, **options: Any) -> Connect:
+        """CONNECT of a device; with its key, a token that lives ``life`` seconds."""
+        password = None
+        if key:
+            expiry = self._services.clock.now // SECOND + life
+            password = create_token(f"{HUB_HOST}/devices/{device_id}", key, expiry).encode()
+        username = f"{HUB_HOST}/{device_id}/?api-version=2019-10-01"
+        return Connect(device_id, **{"username": username, "password": password, **options})
+
+    async def close(self) -> None:
+        for client in self._opened:
+            await client.leave()
+
+
+@pytest.fixture
+async def mqtt(services: Services) -> Any:
+    clients = MqttClients(services)
+    yield clients
+    await clients.close()
