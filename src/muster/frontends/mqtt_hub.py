@@ -15,7 +15,7 @@ from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.tasks import Tasks
 from muster.frontends.topics import telemetry_prefix
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
-from muster.hub.events import EventLog, Head, Run
+from muster.hub.events import EventLog, Head, Messages, Run
 from muster.hub.sessions import Notice, Session, Sessions
 from muster.wire.mqtt_packets import Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event
@@ -123,7 +123,7 @@ class HubHead:
             elif isinstance(event, Unsubscribe):
                 self._connection.session.unsuback(event.packet_id)
         if count:
-            self._append(runs, count, size, packet_ids)
+            self._append(Messages(runs, count, size), packet_ids)
 
     def _choose_bag(self, event: Publish) -> bool:
         """Make the properties in this topic those of the next messages; False after closing the connection."""
@@ -152,11 +152,11 @@ class HubHead:
             return None
         return parse_property_bag(event.topic[len(prefix) + 1 :].decode(), retained=event.retain)
 
-    def _append(self, runs: list[Run], count: int, size: int, packet_ids: list[int]) -> None:
+    def _append(self, messages: Messages, packet_ids: list[int]) -> None:
+        count, size = messages.count, messages.size
         self._pending_messages += count
         self._pending_bytes += size
-        committed = partial(self._committed, count, size, packet_ids)
-        self._events.append(self._hub, self._partition, runs, count, size, committed)
+        self._events.append(self._hub, self._partition, messages, partial(self._committed, count, size, packet_ids))
         if self._is_full():
             self._connection.pause_reading()
 

@@ -56,19 +56,25 @@ Committed = Callable[[BaseException | None], None]
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """The messages for one partition, their number, and the bytes of their bodies."""
+class Messages:
+    """Messages for one partition in their order: the runs, how many messages, and how many bytes of bodies."""
 
     runs: list[Run]
     count: int
     size: int
+
+    @classmethod
+    def of(cls, *runs: Run) -> "Messages":
+        """Counts them itself, for who has no count of its own."""
+        bodies = [body for _, bodies in runs for body in bodies]
+        return cls(list(runs), len(bodies), sum(map(len, bodies)))
 
 
 @dataclass(slots=True)
 class _Batch:
     """What gathered for one hub, by partition, and who waits for its commit."""
 
-    partitions: dict[int, _Gathered]
+    partitions: dict[int, Messages]
     waiting: list[Committed]
 
 
@@ -101,9 +107,8 @@ class EventLog:
         self._gathering: dict[str, _Batch] = {}
         self._writing: set[str] = set()
 
-    def append(self, hub: str, partition: int, runs: list[Run], count: int, size: int, committed: Committed) -> None:
-        """Take ``count`` messages of one connection with ``size`` bytes of bodies, in their order; the list of ``runs``
-        belongs to the log from now on.
+    def append(self, hub: str, partition: int, messages: Messages, committed: Committed) -> None:
+        """Take the messages of one connection, which belong to the log from now on.
 
         ``committed(error)`` is called on the loop, in the order of the calls for one hub, when they are on disk, or
         with the error that kept them from it. A batch that fails takes along what gathered behind it, so that no
@@ -114,13 +119,13 @@ class EventLog:
             batch = self._gathering[hub] = _Batch({}, [])
             if hub not in self._writing:
                 asyncio.get_running_loop().call_soon(self._write, hub)
-        gathered = batch.partitions.get(partition)
-        if gathered is None:
-            batch.partitions[partition] = _Gathered(runs, count, size)
+        there = batch.partitions.get(partition)
+        if there is None:
+            batch.partitions[partition] = messages
         else:
-            gathered.runs += runs
-            gathered.count += count
-            gathered.size += size
+            there.runs += messages.runs
+            there.count += messages.count
+            there.size += messages.size
         batch.waiting.append(committed)
 
     def _write(self, hub: str) -> None:
@@ -146,12 +151,13 @@ class EventLog:
         except Exception as error:  # noqa: BLE001 - whatever refused the batch is told to those who wait for it
             asyncio.get_running_loop().call_soon(done, None, error)
 
-    async def _insert(self, tx: Transaction, hub: str, partitions: Mapping[int, _Gathered]) -> None:
+    async def _insert(self, tx: Transaction, hub: str, partitions: Mapping[int, Messages]) -> None:
         now = self._clock()
         rows: list[tuple[Any, ...]] = []
-        for partition, gathered in sorted(partitions.items()):
-            number, offset = await self._reserve(tx, hub, partition, gathered)
-            for head, bodies in gathered.runs:
+        for partition in sorted(partitions):
+            messages = partitions[partition]
+            number, offset = await self._reserve(tx, hub, partition, messages)
+            for head, bodies in messages.runs:
                 stamped = (hub, partition, now) + head  # noqa: RUF005 - unpacking costs half as much again, here and below
                 for body in bodies:
                     rows.append(stamped + (number, offset, body))  # noqa: RUF005 - see above
@@ -160,23 +166,23 @@ class EventLog:
         await tx.insert_rows("event", _COLUMNS, rows)
 
     @staticmethod
-    async def _reserve(tx: Transaction, hub: str, partition: int, gathered: _Gathered) -> tuple[int, int]:
+    async def _reserve(tx: Transaction, hub: str, partition: int, messages: Messages) -> tuple[int, int]:
         """Lock the partition until the commit; its next sequence number and offset, which are taken from it.
 
         An offset counts the bytes of all bodies before it, and one more for each of them: so no two are equal.
         """
-        size = gathered.size + gathered.count
+        size = messages.size + messages.count
         following = await tx.fetch_one(
             "UPDATE event_partition SET next_sequence_number = next_sequence_number + :count,"
             " next_offset = next_offset + :size"
             " WHERE hub = :hub AND partition = :partition RETURNING next_sequence_number, next_offset",
-            count=gathered.count,
+            count=messages.count,
             size=size,
             hub=hub,
             partition=partition,
         )
         assert following is not None, f"hub {hub} has no partition {partition}"
-        return following[0] - gathered.count, following[1] - size
+        return following[0] - messages.count, following[1] - size
 
     async def positions(self, hub: str) -> tuple[Position, Position]:
         """The oldest readable and the next new position of a hub."""
