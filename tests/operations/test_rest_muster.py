@@ -10,26 +10,26 @@ from tests.support.fix_services import Services
 
 from muster.domain.message import TELEMETRY, authentication_method, parse_property_bag
 from muster.frontends.rest import muster
-from muster.hub.events import NewEvent
+from muster.hub.events import Messages, Run
 
 METHOD = authentication_method("device", "sas", "iothub")
 EVENTS = "/muster/v1/events"
 
 
-def new_event(body: bytes, device_id: str = "d1", bag: str = "", model_id: str = "") -> NewEvent:
+def new_event(body: bytes, device_id: str = "d1", bag: str = "", model_id: str = "") -> Run:
     properties = parse_property_bag(bag)
     stamps = (TELEMETRY, device_id, "", "638", METHOD, model_id)
-    return (stamps, properties.system_properties, properties.application_properties, body)
+    return (*stamps, properties.system_properties, properties.application_properties), [body]
 
 
-async def append(services: Services, partition: int, *events: NewEvent) -> None:
+async def append(services: Services, partition: int, *runs: Run) -> None:
     """Returns when they are on disk."""
     committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def done(error: BaseException | None) -> None:
         committed.set_exception(error) if error else committed.set_result(None)
 
-    services.events.append("hub", partition, events, done)
+    services.events.append("hub", partition, Messages.of(*runs), done)
     await committed
 
 

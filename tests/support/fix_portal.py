@@ -9,6 +9,7 @@ import msgspec
 from muster.domain.credential import Credential
 from muster.domain.errors import ServiceError
 from muster.dps.registrations import DeviceLogin
+from muster.hub.events import Messages, Run
 from muster.portal.app import Portal, create_portal
 from tests.support.fix_pki import Identity, root
 from tests.support.fix_services import ID_SCOPE, Services
@@ -76,16 +77,11 @@ async def send_events(
         else:
             committed.set_exception(error)
 
-    events = [
-        (
-            (source, device_id, "", "638000000000000000", method, ""),
-            "{}",
-            msgspec.json.encode(properties).decode(),
-            body,
-        )
-        for device_id, body, properties in messages
-    ]
-    services.events.append(services.hub.name, partition, events, done)
+    runs: list[Run] = []
+    for device_id, body, properties in messages:
+        stamps = (source, device_id, "", "638000000000000000", method, "")
+        runs.append(((*stamps, "{}", msgspec.json.encode(properties).decode()), [body]))
+    services.events.append(services.hub.name, partition, Messages.of(*runs), done)
     await committed
 
 

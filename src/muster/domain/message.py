@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import msgspec
 
-from muster.domain.errors import TooLargeError
 from muster.domain.timestamp import iso_utc
 
 MAXIMUM_MESSAGE_BYTES = 256 * 1024
@@ -48,6 +47,11 @@ class PropertyBag(msgspec.Struct, frozen=True):
     system_properties: str
     application_properties: str
     size: int
+
+    @property
+    def room(self) -> int:
+        """How many bytes a body may have beside these properties (hub-device.md 4.4)."""
+        return MAXIMUM_MESSAGE_BYTES - self.size
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,13 +111,6 @@ def parse_property_bag(bag: str, *, retained: bool = False) -> PropertyBag:
 
 def _text(properties: dict[str, str]) -> str:
     return msgspec.json.encode(properties).decode() if properties else "{}"
-
-
-def require_size(body: bytes, bag: PropertyBag) -> None:
-    """Raise TooLargeError when body and properties together exceed 256 KiB."""
-    size = len(body) + bag.size
-    if size > MAXIMUM_MESSAGE_BYTES:
-        raise TooLargeError(f"The message has {size} bytes with its properties; {MAXIMUM_MESSAGE_BYTES} are allowed.")
 
 
 def event_view(event: Event) -> dict[str, Any]:

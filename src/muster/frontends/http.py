@@ -4,7 +4,7 @@ An ASGI application finds who is asking as ``request.state.peer``. A request tha
 HTTP for ``muster.frontends.websocket``. Not here: routes; and TLS, which is done when the first byte arrives.
 
 The constructor of uvicorn's class and the methods overridden here are semi-internal: the version is pinned,
-and ``tests/operations/test_http_embedding.py`` is the contract.
+and ``tests/operations/listener/test_http_embedding.py`` is the contract.
 """
 
 import asyncio
@@ -54,12 +54,13 @@ class HttpFactory:
         self.request_timeout = request_timeout
         self.max_header_size = max_header_size
         self.config = Config(
-            _without_disconnects(app),
+            _ending_quietly(app),
             interface="asgi3",
             lifespan="off",
             ws=partial(WebSocketProtocol, websockets) if websockets is not None else None,  # type: ignore[arg-type]  # a class is asked for, and only called
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # a client may not say who it is
             timeout_keep_alive=keep_alive_timeout,
         )
         self.state = ServerState()
@@ -169,13 +170,16 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _without_disconnects(app: ASGIApp) -> ASGIApp:
-    """The application, for which a client that leaves in the middle of its request is no error."""
+def _ending_quietly(app: ASGIApp) -> ASGIApp:
+    """The application, for which it is no error to lose its client in the middle of a request, nor to be cancelled."""
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
         except ClientDisconnect:
             _log.debug("the client left before its request was complete")
+        except asyncio.CancelledError:
+            # Only the end of the server cancels a request, in ``finish``; uvicorn would log it as a failure.
+            _log.info("a request was cancelled: the server stops")
 
     return served

@@ -6,16 +6,16 @@ one write of all PUBACKs; no task and no future for a single message (DESIGN.md 
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from muster.domain.credential import Credential
-from muster.domain.errors import TooLargeError
-from muster.domain.message import TELEMETRY, PropertyBag, parse_property_bag, require_size
+from muster.domain.message import TELEMETRY, PropertyBag, parse_property_bag
 from muster.domain.partition import partition_of
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.tasks import Tasks
 from muster.frontends.topics import telemetry_prefix
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
-from muster.hub.events import EventLog, NewEvent, Stamps
+from muster.hub.events import EventLog, Head, Messages, Run
 from muster.hub.sessions import Notice, Session, Sessions
 from muster.wire.mqtt_packets import Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event
@@ -51,7 +51,7 @@ class HubHead:
         self._principal = principal
         self._hub = principal.hub.name
         self._partition = partition_of(identity.device_id, principal.hub.partition_count)
-        self._stamps: Stamps = (
+        self._stamps = (
             TELEMETRY,
             identity.device_id,
             identity.module_id,
@@ -61,6 +61,10 @@ class HubHead:
         )
         self._prefix = telemetry_prefix(identity.device_id, identity.module_id).encode()
         self._bags: dict[tuple[bytes, bool], PropertyBag] = {}
+        # The topic and RETAIN of the last message, what its bag makes of the stamps, and the room it leaves for a body.
+        self._chosen: tuple[bytes, bool] | None = None
+        self._head: Head
+        self._room = 0
         self._pending_messages = 0
         self._pending_bytes = 0
         self._session: Session | None = None
@@ -91,14 +95,26 @@ class HubHead:
             self._connection.close("the identity was deleted, disabled, or has another credential now")
 
     def handle(self, events: Sequence[Event]) -> None:
-        batch: list[NewEvent] = []
+        runs: list[Run] = []
         packet_ids: list[int] = []
+        count = size = 0
+        topic: bytes | None = None
         for event in events:
             if isinstance(event, Publish):
-                bag = self._bag(event)
-                if bag is None:
+                # The core has one object for equal topics that follow each other: a run is told at a glance.
+                if event.topic is not topic or event.retain:
+                    if not self._choose_bag(event):
+                        break
+                    bodies: list[bytes] = []
+                    runs.append((self._head, bodies))
+                    topic = event.topic
+                length = len(event.payload)
+                if length > self._room:
+                    self._connection.close(f"it sent {length} bytes, {self._room} were allowed")
                     break
-                batch.append((self._stamps, bag.system_properties, bag.application_properties, event.payload))
+                bodies.append(event.payload)
+                count += 1
+                size += length
                 if event.qos:
                     packet_ids.append(event.packet_id)
             elif isinstance(event, Subscribe):
@@ -106,27 +122,27 @@ class HubHead:
                 self._connection.session.suback(event.packet_id, [min(qos, 1) for _, qos in event.filters])
             elif isinstance(event, Unsubscribe):
                 self._connection.session.unsuback(event.packet_id)
-        if batch:
-            self._append(batch, packet_ids)
+        if count:
+            self._append(Messages(runs, count, size), packet_ids)
 
-    def _bag(self, event: Publish) -> PropertyBag | None:
-        """The properties of a telemetry message; None after closing the connection for a message that is none."""
-        key = (event.topic, event.retain)
-        bag = self._bags.get(key)
-        try:
+    def _choose_bag(self, event: Publish) -> bool:
+        """Make the properties in this topic those of the next messages; False after closing the connection."""
+        chosen = (event.topic, event.retain)
+        if chosen == self._chosen:
+            return True
+        bag = self._bags.get(chosen)
+        if bag is None:
+            bag = self._parse(event)
             if bag is None:
-                bag = self._parse(event)
-                if bag is None:
-                    self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of its own")
-                    return None
-                if len(self._bags) >= _BAG_CACHE:
-                    self._bags.clear()
-                self._bags[key] = bag
-            require_size(event.payload, bag)
-        except TooLargeError as error:
-            self._connection.close(error.message)
-            return None
-        return bag
+                self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of its own")
+                return False
+            if len(self._bags) >= _BAG_CACHE:
+                self._bags.clear()
+            self._bags[chosen] = bag
+        self._chosen = chosen
+        self._head = (*self._stamps, bag.system_properties, bag.application_properties)
+        self._room = bag.room
+        return True
 
     def _parse(self, event: Publish) -> PropertyBag | None:
         prefix = self._prefix
@@ -136,28 +152,26 @@ class HubHead:
             return None
         return parse_property_bag(event.topic[len(prefix) + 1 :].decode(), retained=event.retain)
 
-    def _append(self, batch: list[NewEvent], packet_ids: list[int]) -> None:
-        count = len(batch)
-        size = sum(len(event[3]) for event in batch)
+    def _append(self, messages: Messages, packet_ids: list[int]) -> None:
+        count, size = messages.count, messages.size
         self._pending_messages += count
         self._pending_bytes += size
-
-        def committed(error: BaseException | None) -> None:
-            self._pending_messages -= count
-            self._pending_bytes -= size
-            if error is not None:
-                self._connection.close(f"its messages could not be stored: {error}")
-                return
-            session = self._connection.session
-            if packet_ids and session.connected:
-                session.pubacks(packet_ids)
-                self._connection.flush()
-            if not self._is_full():
-                self._connection.resume_reading()
-
-        self._events.append(self._hub, self._partition, batch, committed)
+        self._events.append(self._hub, self._partition, messages, partial(self._committed, count, size, packet_ids))
         if self._is_full():
             self._connection.pause_reading()
+
+    def _committed(self, count: int, size: int, packet_ids: Sequence[int], error: BaseException | None) -> None:
+        self._pending_messages -= count
+        self._pending_bytes -= size
+        if error is not None:
+            self._connection.close(f"its messages could not be stored: {error}")
+            return
+        session = self._connection.session
+        if packet_ids and session.connected:
+            session.pubacks(packet_ids)
+            self._connection.flush()
+        if not self._is_full():
+            self._connection.resume_reading()
 
     def _is_full(self) -> bool:
         return self._pending_messages >= _MAXIMUM_PENDING_MESSAGES or self._pending_bytes >= _MAXIMUM_PENDING_BYTES

@@ -6,8 +6,9 @@ partition's row, so a partition's rows become visible in their order. Sources: h
 """
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,13 @@ from muster.domain.documents import read
 from muster.domain.message import Event, Origin
 from muster.store.database import Database, Row, Transaction
 
+_log = logging.getLogger("muster.hub")
+
 MAXIMUM_READ = 1000
 
 _COLUMNS = (
     "hub",
     "partition",
-    "sequence_number",
-    "event_offset",
     "enqueued_time",
     "source",
     "device_id",
@@ -32,6 +33,8 @@ _COLUMNS = (
     "model_id",
     "system_properties",
     "application_properties",
+    "sequence_number",
+    "event_offset",
     "body",
 )
 _EVENT = (
@@ -41,22 +44,37 @@ _EVENT = (
 
 _POSITION = re.compile(r"\d{1,18}(-\d{1,18})*", re.ASCII)
 
-Stamps = tuple[str, str, str, str, str, str]
-"""Source, device id, module id, generation id, authentication method, model id: the same for all messages of a
-connection.
+Head = tuple[str, str, str, str, str, str, str, str]
+"""What the messages of one connection with the same properties share: source, device id, module id, generation id,
+authentication method, model id; system properties and application properties as JSON text.
 """
 
-NewEvent = tuple[Stamps, str, str, bytes]
-"""Stamps, system properties and application properties as JSON text, body."""
+Run = tuple[Head, Sequence[bytes]]
+"""Messages with one head that follow each other: the body of each."""
 
 Committed = Callable[[BaseException | None], None]
+
+
+@dataclass(slots=True)
+class Messages:
+    """Messages for one partition in their order: the runs, how many messages, and how many bytes of bodies."""
+
+    runs: list[Run]
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, *runs: Run) -> "Messages":
+        """Counts them itself, for who has no count of its own."""
+        bodies = [body for _, bodies in runs for body in bodies]
+        return cls(list(runs), len(bodies), sum(map(len, bodies)))
 
 
 @dataclass(slots=True)
 class _Batch:
     """What gathered for one hub, by partition, and who waits for its commit."""
 
-    events: dict[int, list[NewEvent]]
+    partitions: dict[int, Messages]
     waiting: list[Committed]
 
 
@@ -89,16 +107,25 @@ class EventLog:
         self._gathering: dict[str, _Batch] = {}
         self._writing: set[str] = set()
 
-    def append(self, hub: str, partition: int, events: Sequence[NewEvent], committed: Committed) -> None:
-        """Take the events of one connection, in their order. ``committed(error)`` is called on the loop when they are
-        on disk, in the order of the calls for one hub, or with the error that kept them from it.
+    def append(self, hub: str, partition: int, messages: Messages, committed: Committed) -> None:
+        """Take the messages of one connection, which belong to the log from now on.
+
+        ``committed(error)`` is called on the loop, in the order of the calls for one hub, when they are on disk, or
+        with the error that kept them from it. A batch that fails takes along what gathered behind it, so that no
+        message of a connection overtakes an earlier one.
         """
         batch = self._gathering.get(hub)
         if batch is None:
             batch = self._gathering[hub] = _Batch({}, [])
             if hub not in self._writing:
                 asyncio.get_running_loop().call_soon(self._write, hub)
-        batch.events.setdefault(partition, []).extend(events)
+        there = batch.partitions.get(partition)
+        if there is None:
+            batch.partitions[partition] = messages
+        else:
+            there.runs += messages.runs
+            there.count += messages.count
+            there.size += messages.size
         batch.waiting.append(committed)
 
     def _write(self, hub: str) -> None:
@@ -106,14 +133,16 @@ class EventLog:
         self._writing.add(hub)
 
         async def body(tx: Transaction) -> None:
-            await self._insert(tx, hub, batch.events)
+            await self._insert(tx, hub, batch.partitions)
 
         def done(_result: None, error: BaseException | None) -> None:
             self._writing.discard(hub)
-            if hub in self._gathering:
+            waiting = batch.waiting
+            if error is not None and hub in self._gathering:
+                waiting += self._gathering.pop(hub).waiting
+            elif hub in self._gathering:
                 self._write(hub)
-            for committed in batch.waiting:
-                committed(error)
+            _tell(waiting, error)
             if error is None:
                 self._bus.publish(events_subject(hub), b"")
 
@@ -122,28 +151,38 @@ class EventLog:
         except Exception as error:  # noqa: BLE001 - whatever refused the batch is told to those who wait for it
             asyncio.get_running_loop().call_soon(done, None, error)
 
-    async def _insert(self, tx: Transaction, hub: str, events: dict[int, list[NewEvent]]) -> None:
+    async def _insert(self, tx: Transaction, hub: str, partitions: Mapping[int, Messages]) -> None:
         now = self._clock()
         rows: list[tuple[Any, ...]] = []
-        for partition, new in sorted(events.items()):
-            size = sum(len(event[3]) for event in new)
-            reserved = await tx.fetch_one(
-                "UPDATE event_partition SET next_sequence_number = next_sequence_number + :count, next_offset ="
-                " next_offset + :size"
-                " WHERE hub = :hub AND partition = :partition RETURNING next_sequence_number, next_offset",
-                count=len(new),
-                size=size + len(new),
-                hub=hub,
-                partition=partition,
-            )
-            assert reserved is not None, f"hub {hub} has no partition {partition}"
-            number = reserved[0] - len(new)
-            offset = reserved[1] - size - len(new)
-            for stamps, system, application, body in new:
-                rows.append((hub, partition, number, offset, now, *stamps, system, application, body))
-                number += 1
-                offset += len(body) + 1
+        for partition in sorted(partitions):
+            messages = partitions[partition]
+            number, offset = await self._reserve(tx, hub, partition, messages)
+            for head, bodies in messages.runs:
+                stamped = (hub, partition, now) + head  # noqa: RUF005 - unpacking costs half as much again, here and below
+                for body in bodies:
+                    rows.append(stamped + (number, offset, body))  # noqa: RUF005 - see above
+                    number += 1
+                    offset += len(body) + 1
         await tx.insert_rows("event", _COLUMNS, rows)
+
+    @staticmethod
+    async def _reserve(tx: Transaction, hub: str, partition: int, messages: Messages) -> tuple[int, int]:
+        """Lock the partition until the commit; its next sequence number and offset, which are taken from it.
+
+        An offset counts the bytes of all bodies before it, and one more for each of them: so no two are equal.
+        """
+        size = messages.size + messages.count
+        following = await tx.fetch_one(
+            "UPDATE event_partition SET next_sequence_number = next_sequence_number + :count,"
+            " next_offset = next_offset + :size"
+            " WHERE hub = :hub AND partition = :partition RETURNING next_sequence_number, next_offset",
+            count=messages.count,
+            size=size,
+            hub=hub,
+            partition=partition,
+        )
+        assert following is not None, f"hub {hub} has no partition {partition}"
+        return following[0] - messages.count, following[1] - size
 
     async def positions(self, hub: str) -> tuple[Position, Position]:
         """The oldest readable and the next new position of a hub."""
@@ -233,6 +272,14 @@ class EventLog:
             )
             events += [_event(row) for row in rows]
         return sorted(events, key=lambda event: (event.enqueued_time, event.sequence_number), reverse=True)[:limit]
+
+
+def _tell(waiting: Sequence[Committed], error: BaseException | None) -> None:
+    for committed in waiting:
+        try:
+            committed(error)
+        except Exception:  # noqa: BLE001 - one bad connection must not keep the others from hearing
+            _log.exception("a connection could not be told of a commit")
 
 
 def events_subject(hub: str) -> str:
