@@ -33,14 +33,22 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.timestamp import SECOND, iso_utc
+from muster.dps.allocations import Allocations
+from muster.dps.attestations import Attestations
+from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
+from muster.dps.groups import GroupIndex
+from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.tpm_challenges import TpmChallenges
+from muster.dps.webhook import HttpWebhook, Webhook
 from muster.frontends.amqp import AmqpRefusal
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import AddressMissingError, Listener, ListenError, PortRefusedError, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.rest.app import create_app
+from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
@@ -66,6 +74,7 @@ from muster.store.sqlite import open_sqlite
 _log = logging.getLogger("muster.server")
 
 Clock = Callable[[], int]
+Entropy = Callable[[int], bytes]
 OnReady = Callable[[Mapping[str, Any]], None]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -91,10 +100,11 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Services:
+class Services:
     """Everything below the front ends."""
 
     database: Database
+    bus: LocalBus
     hubs: Hubs
     provisioning: ProvisioningServices
     devices: Devices
@@ -103,6 +113,11 @@ class _Services:
     sessions: Sessions
     reports: Reports
     enrollments: Enrollments
+    groups: Enrollments
+    authorities: Authorities
+    records: RegistrationRecords
+    attestations: Attestations
+    allocations: Allocations
     registrations: Registrations
     authentication: DeviceAuthentication
     access: ServiceAccess
@@ -184,11 +199,11 @@ def _data_directory(options: UpOptions) -> Iterator[DataDirectory]:
         directory.close()
 
 
-async def _open_services(options: UpOptions, directory: DataDirectory, place: _Place, clock: Clock) -> _Services:
+async def _open_services(options: UpOptions, directory: DataDirectory, place: _Place, clock: Clock) -> Services:
     database = await _open_database(options, directory)
     try:
         await migrate(database, clock())
-        services = _build_services(database, clock)
+        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
         hub, provisioning = await _ensure_identity(services, place)
         _require_matching_keys(place, hub, provisioning, directory)
         await services.sessions.forget_all()
@@ -207,16 +222,37 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
         raise ConfigurationError(f"The database cannot be opened: {error}") from error
 
 
-def _build_services(database: Database, clock: Clock) -> _Services:
-    entropy = os.urandom
-    bus = LocalBus()
+def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
+    """Every service on an open, migrated database."""
     hubs = Hubs(database, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, clock, entropy)
     reports = Reports(database, clock, entropy)
     devices = Devices(database, bus, clock, entropy)
-    enrollments = Enrollments(database, clock, entropy)
-    return _Services(
+    enrollments = Enrollments("individual", database, bus, clock, entropy)
+    groups = Enrollments("group", database, bus, clock, entropy)
+    authorities = Authorities(database, bus, clock, entropy)
+    records = RegistrationRecords(database, clock)
+    index = GroupIndex(groups, authorities, bus, clock)
+    attestations = Attestations(provisioning, enrollments, index, clock)
+    allocations = Allocations(webhook)
+    challenges = TpmChallenges(database, enrollments, clock, entropy)
+    registrations = Registrations(
+        database,
+        provisioning,
+        enrollments,
+        groups,
+        records,
+        attestations,
+        allocations,
+        challenges,
+        devices,
+        reports,
+        clock,
+        entropy,
+    )
+    return Services(
         database=database,
+        bus=bus,
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
@@ -225,13 +261,18 @@ def _build_services(database: Database, clock: Clock) -> _Services:
         sessions=Sessions(database, bus, clock, entropy),
         reports=reports,
         enrollments=enrollments,
-        registrations=Registrations(database, provisioning, enrollments, devices, reports, clock, entropy),
+        groups=groups,
+        authorities=authorities,
+        records=records,
+        attestations=attestations,
+        allocations=allocations,
+        registrations=registrations,
         authentication=DeviceAuthentication(devices, reports, clock),
         access=ServiceAccess(reports, clock),
     )
 
 
-async def _ensure_identity(services: _Services, place: _Place) -> tuple[Hub, ProvisioningService]:
+async def _ensure_identity(services: Services, place: _Place) -> tuple[Hub, ProvisioningService]:
     """The hub and provisioning service of this data, made at the first start, served under this start's host name."""
     key = DEVELOPMENT_KEY if place.loopback else None
     await services.hubs.load()
@@ -277,7 +318,7 @@ class _Server:
     """The listeners of one Muster and what they report of themselves."""
 
     def __init__(
-        self, options: UpOptions, directory: DataDirectory, place: _Place, services: _Services, clock: Clock
+        self, options: UpOptions, directory: DataDirectory, place: _Place, services: Services, clock: Clock
     ) -> None:
         self._options = options
         self._directory = directory
@@ -324,7 +365,10 @@ class _Server:
     def _protocols(self, host_names: frozenset[str]) -> Protocols:
         services = self._services
         guard = Guard(services.reports.new_tracking_id, self._clock)
-        dps = DpsServiceApi(services.provisioning, services.enrollments, services.registrations, services.access)
+        dps = DpsServiceApi(
+            services.provisioning, services.enrollments, services.groups, services.records, services.access
+        )
+        device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
         hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
         muster = MusterApi(
             services.hubs,
@@ -343,7 +387,7 @@ class _Server:
             services.registrations,
             self._clock,
         )
-        app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
+        app = create_app([*dps.routes(guard), *device.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
         return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
@@ -353,7 +397,7 @@ class _Server:
         return create_portal(
             provisioning=services.provisioning,
             enrollments=services.enrollments,
-            registrations=services.registrations,
+            records=services.records,
             hubs=services.hubs,
             events=services.events,
             reports=services.reports,

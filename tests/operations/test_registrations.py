@@ -17,7 +17,8 @@ from muster.domain.errors import (
     UnauthorizedAccessError,
 )
 from muster.domain.timestamp import DAY
-from muster.dps.registrations import DeviceLogin, Operation
+from muster.dps.attestations import DeviceLogin
+from muster.dps.registrations import Operation
 
 DEVICE = self_signed("dev-01")
 
@@ -124,7 +125,7 @@ async def test_a_refusal_leaves_a_report(
     assert (await enrolled.reports.find("DEV-01"))[0].tracking_id == tracking_id
     assert (await enrolled.reports.latest())[0].tracking_id == tracking_id
     with pytest.raises(RegistrationNotFoundError):
-        await enrolled.registrations.get(ID_SCOPE, "dev-01")
+        await enrolled.records.get(ID_SCOPE, "dev-01")
 
 
 async def test_no_enrollment(services: Services) -> None:
@@ -203,7 +204,7 @@ async def test_registering_again_while_assigning_is_the_same_operation(enrolled:
         *(enrolled.registrations.register(login(), credential(DEVICE), b"") for _ in range(8))
     )
     await enrolled.registrations.stop()
-    stored = await enrolled.registrations.get(ID_SCOPE, "dev-01")
+    stored = await enrolled.records.get(ID_SCOPE, "dev-01")
     assert stored.status == "assigned"
     assert stored.operation_id in {operation.registration.operation_id for operation in operations}
 
@@ -214,7 +215,7 @@ async def test_a_changed_device_id_counts_after_the_record_is_deleted(enrolled: 
     same = await finished(enrolled, await enrolled.registrations.register(login(), credential(DEVICE), b""))
     assert same.registration.device_id == "dev-01"
 
-    await enrolled.registrations.delete(ID_SCOPE, "dev-01", None)
+    await enrolled.records.delete(ID_SCOPE, "dev-01", None)
     renamed = await finished(enrolled, await enrolled.registrations.register(login(), credential(DEVICE), b""))
     assert renamed.registration.device_id == "renamed"
     assert await enrolled.devices.find("hub", "dev-01") is not None, "the old device stays"

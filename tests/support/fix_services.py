@@ -2,25 +2,20 @@
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from muster import server
 from muster.bus.bus import LocalBus
-from muster.domain.enrollment import EnrollmentBody
+from muster.domain.allocation import WebhookAnswer
+from muster.domain.enrollment import Enrollment, EnrollmentBody
 from muster.domain.timestamp import SECOND
-from muster.dps.enrollments import Enrollments
-from muster.dps.registrations import Registrations
-from muster.dps.services import ProvisioningService, ProvisioningServices
-from muster.hub.access import ServiceAccess
-from muster.hub.authentication import DeviceAuthentication
-from muster.hub.devices import Devices
-from muster.hub.events import EventLog
-from muster.hub.hubs import Hub, Hubs
-from muster.hub.reports import Reports
-from muster.hub.sessions import Sessions
-from muster.hub.twins import Twins
+from muster.dps.services import ProvisioningService
+from muster.hub.hubs import Hub
 from muster.store.database import Database
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
@@ -43,24 +38,26 @@ class Clock:
         self.now += microseconds
 
 
+class ScriptedWebhook:
+    """A custom allocation webhook that answers what a test told it, or raises it."""
+
+    def __init__(self) -> None:
+        self.answer: WebhookAnswer | Exception = WebhookAnswer()
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    async def ask(self, url: str, request: dict[str, Any]) -> WebhookAnswer:
+        self.asked.append((url, request))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
 @dataclass(frozen=True, slots=True)
-class Services:
+class Services(server.Services):
     """What ``muster.server`` builds, in a test's hands."""
 
     clock: Clock
-    database: Database
-    bus: LocalBus
-    hubs: Hubs
-    provisioning: ProvisioningServices
-    devices: Devices
-    twins: Twins
-    events: EventLog
-    sessions: Sessions
-    reports: Reports
-    enrollments: Enrollments
-    registrations: Registrations
-    authentication: DeviceAuthentication
-    access: ServiceAccess
+    webhook: ScriptedWebhook
 
     @property
     def hub(self) -> Hub:
@@ -72,46 +69,28 @@ class Services:
 
     async def enroll(self, registration_id: str, certificate_pem: str, **fields: object) -> None:
         """An individual enrollment by ``certificate_pem``; ``fields`` are members of the request's body."""
-        import msgspec
+        x509 = {"clientCertificates": {"primary": {"certificate": certificate_pem}}}
+        await self.enroll_by(registration_id, {"type": "x509", "x509": x509}, **fields)
 
-        body = {
-            "registrationId": registration_id,
-            "attestation": {
-                "type": "x509",
-                "x509": {"clientCertificates": {"primary": {"certificate": certificate_pem}}},
-            },
-            **fields,
-        }
-        await self.enrollments.put(self.service, registration_id, msgspec.convert(body, EnrollmentBody), None)
+    async def enroll_by(self, registration_id: str, attestation: dict[str, Any], **fields: object) -> Enrollment:
+        """An individual enrollment by any mechanism."""
+        body = {"registrationId": registration_id, "attestation": attestation, **fields}
+        return await self.enrollments.put(self.service, registration_id, msgspec.convert(body, EnrollmentBody), None)
+
+    async def enroll_group(self, group_id: str, attestation: dict[str, Any], **fields: object) -> Enrollment:
+        """An enrollment group by any mechanism."""
+        body = {"enrollmentGroupId": group_id, "attestation": attestation, **fields}
+        return await self.groups.put(self.service, group_id, msgspec.convert(body, EnrollmentBody), None)
 
 
 async def build_services(database: Database, clock: Clock) -> Services:
     """All services on an open, migrated database, with one hub ``hub`` and one id scope that both know."""
-    bus = LocalBus()
-    entropy = os.urandom
-    hubs = Hubs(database, clock, entropy, any_host=True)
-    provisioning = ProvisioningServices(database, clock, entropy)
-    reports = Reports(database, clock, entropy)
-    devices = Devices(database, bus, clock, entropy)
-    enrollments = Enrollments(database, clock, entropy)
-    hub = await hubs.ensure("hub", "hub.example.net", partition_count=4, well_known_key=KEY)
-    await provisioning.ensure(ID_SCOPE, "dps.example.net", (hub,), well_known_key=KEY)
-    return Services(
-        clock=clock,
-        database=database,
-        bus=bus,
-        hubs=hubs,
-        provisioning=provisioning,
-        devices=devices,
-        twins=Twins(database, devices),
-        events=EventLog(database, bus, clock),
-        sessions=Sessions(database, bus, clock, entropy),
-        reports=reports,
-        enrollments=enrollments,
-        registrations=Registrations(database, provisioning, enrollments, devices, reports, clock, entropy),
-        authentication=DeviceAuthentication(devices, reports, clock),
-        access=ServiceAccess(reports, clock),
-    )
+    webhook = ScriptedWebhook()
+    built = server.build_services(database, LocalBus(), clock, os.urandom, webhook)
+    hub = await built.hubs.ensure("hub", "hub.example.net", partition_count=4, well_known_key=KEY)
+    await built.provisioning.ensure(ID_SCOPE, "dps.example.net", (hub,), well_known_key=KEY)
+    values = {field.name: getattr(built, field.name) for field in fields(built)}
+    return Services(clock=clock, webhook=webhook, **values)
 
 
 @pytest.fixture

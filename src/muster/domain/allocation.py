@@ -1,6 +1,7 @@
 """Which hub a device is assigned to: candidates, policies, and what a custom allocation webhook is sent and answers.
 
-Sources: dps.md 5. Pure: the webhook is called by ``dps/webhook.py``. Every choice comes with its reason, for previews and reports.
+Sources: dps.md 5. Pure: the webhook is called by ``dps/webhook.py``. Every choice comes with its reason, for
+previews and reports.
 """
 
 import hashlib
@@ -50,7 +51,8 @@ class WebhookAnswer(msgspec.Struct, rename="camel"):
 def candidates(hubs: Sequence[LinkedHub], named: Sequence[str]) -> tuple[LinkedHub, ...]:
     """The hubs that an enrollment names, or else all linked ones that apply the allocation policy.
 
-    Raises NoHubAvailableError; a named hub that is not linked makes registrations fail, it does not fall back (dps.md 5.1).
+    Raises NoHubAvailableError; a named hub that is not linked makes registrations fail, it does not fall back
+    (dps.md 5.1).
     """
     if named:
         wanted = {host.lower() for host in named}

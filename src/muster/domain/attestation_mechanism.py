@@ -1,7 +1,7 @@
 """Attestation mechanisms: what a client may send, what is kept, and what it gets to see.
 
-One record for individual enrollments and enrollment groups; which mechanism each may have is decided in ``enrollment.py``.
-Sources: dps.md 4.3 to 4.8, 6.2. Not here: whether a device satisfies one (``attestation.py``).
+One record for individual enrollments and enrollment groups; which mechanism each may have is decided in
+``enrollment.py``. Sources: dps.md 4.3 to 4.8, 6.2. Not here: whether a device satisfies one (``attestation.py``).
 """
 
 import base64
@@ -235,7 +235,8 @@ def _read_tpm(body: TpmBody | None, stored: Mechanism | None) -> Mechanism:
     for name, value in (("endorsementKey", body.endorsement_key), ("storageRootKey", body.storage_root_key)):
         if value:
             _require_base64(f"attestation.tpm.{name}", value)
-    # A storage root key that the service has learned from the device stays when an update does not name one (dps.md 4.6).
+    # A storage root key that the service has learned from the device stays when an update does not name one (dps.md
+    # 4.6).
     same = stored is not None and stored.type == "tpm" and stored.endorsement_key == body.endorsement_key
     learned = stored.storage_root_key if stored is not None and same else ""
     return Mechanism(
@@ -251,7 +252,9 @@ def _require_base64(member: str, value: str) -> None:
 
 
 def mechanism_view(mechanism: Mechanism, *, keys: bool) -> dict[str, Any]:
-    """The JSON of dps.md 6.2; symmetric keys are shown only with ``keys``: in the answer to a PUT, and where they are asked for."""
+    """The JSON of dps.md 6.2; symmetric keys are shown only with ``keys``: in the answer to a PUT, and where they are
+    asked for.
+    """
     match mechanism.type:
         case "x509":
             return {"type": "x509", "x509": {mechanism.x509_kind: _x509_view(mechanism)}}

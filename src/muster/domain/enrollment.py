@@ -1,7 +1,8 @@
 """Individual enrollments and enrollment groups: the records, what a client may send, and what it gets to see.
 
-Both are the same in all but their id, their registration state and the mechanisms they may have. Sources: dps.md 6.2, 6.3, 6.5.
-Not here: mechanisms themselves (``attestation_mechanism.py``), whether a device satisfies one (``attestation.py``), storing.
+Both are the same in all but their id, their registration state and the mechanisms they may have. Sources: dps.md
+6.2, 6.3, 6.5. Not here: mechanisms themselves (``attestation_mechanism.py``), whether a device satisfies one
+(``attestation.py``), storing.
 """
 
 from collections.abc import Callable, Sequence
@@ -161,16 +162,22 @@ def _require_group(body: EnrollmentBody, mechanism: Mechanism) -> None:
     if mechanism.type == "tpm":
         raise ArgumentInvalidError("An enrollment group cannot attest by TPM: use x509 or symmetricKey.")
     if mechanism.type == "x509" and mechanism.x509_kind == "clientCertificates":
-        raise ArgumentInvalidError("An enrollment group takes signingCertificates or caReferences, not clientCertificates.")
+        raise ArgumentInvalidError(
+            "An enrollment group takes signingCertificates or caReferences, not clientCertificates."
+        )
     if body.device_id:
-        raise ArgumentInvalidError("An enrollment group has no deviceId: its devices are named by their registration ids.")
+        raise ArgumentInvalidError(
+            "An enrollment group has no deviceId: its devices are named by their registration ids."
+        )
 
 
 def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
     if body.allocation_policy == "static":
         hubs = body.iot_hubs or ([body.iot_hub_host_name] if body.iot_hub_host_name else [])
         if len(hubs) != 1:
-            raise ArgumentInvalidError(f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}.")
+            raise ArgumentInvalidError(
+                f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}."
+            )
     if body.allocation_policy != "custom":
         return None
     custom = body.custom_allocation_definition or CustomAllocation()
@@ -221,7 +228,9 @@ def _without_model_members(initial_twin: JsonObject) -> JsonObject:
 
 
 def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any]:
-    """The JSON of dps.md 6.2 and 6.3, without ``registrationState``. ``keys``: show symmetric keys, as the answer to a PUT does."""
+    """The JSON of dps.md 6.2 and 6.3, without ``registrationState``. ``keys``: show symmetric keys, as the answer to
+    a PUT does.
+    """
     document = enrollment.document
     custom = document.custom_allocation
     view: dict[str, Any] = {
@@ -245,13 +254,18 @@ def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any
 
 
 def webhook_view(enrollment: Enrollment, hubs: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """What a custom allocation webhook is told of the enrollment: its member name, and the view without keys (dps.md 5.3)."""
+    """What a custom allocation webhook is told of the enrollment: its member name, and the view without keys (dps.md
+    5.3).
+    """
     view = service_view(enrollment)
     view["attestation"] = {"type": enrollment.mechanism.type}
     view["iotHubs"] = list(hubs)
     custom = enrollment.document.custom_allocation
     if custom is not None:
-        view["customAllocationDefinition"] = {"webhookUrl": masked_url(custom.webhook_url), "apiVersion": custom.api_version}
+        view["customAllocationDefinition"] = {
+            "webhookUrl": masked_url(custom.webhook_url),
+            "apiVersion": custom.api_version,
+        }
     return ("individualEnrollment" if enrollment.kind == "individual" else "enrollmentGroup"), view
 
 

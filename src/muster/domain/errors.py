@@ -10,7 +10,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
-                                    TokenExpiredError
+                                    TokenExpiredError TpmChallengeError
       ForbiddenError 403            QuotaExceededError DeviceDisabledError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError
@@ -137,6 +137,18 @@ class CaCertificateNotFoundError(UnauthorizedError):
     code = 401002
     name = "CaCertificateNotFound"
     message = "CA certificate not found."
+
+
+class TpmChallengeError(UnauthorizedError):
+    """DPS: no refusal but the first half of TPM attestation; ``authentication_key`` is base64 (dps.md 4.6)."""
+
+    code = 401002
+    name = "TpmChallenge"
+    message = "Authorization required"
+
+    def __init__(self, authentication_key: str) -> None:
+        super().__init__()
+        self.authentication_key = authentication_key
 
 
 class TokenExpiredError(UnauthorizedError):

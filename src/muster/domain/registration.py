@@ -1,6 +1,7 @@
 """Registrations: states, what a device and the service see of them, and operation ids.
 
-Sources: dps.md 1.4, 1.5, 6.4. Not here: attestation (``attestation.py``), allocation (``allocation.py``), running an operation.
+Sources: dps.md 1.4, 1.5, 6.4. Not here: attestation (``attestation.py``), allocation (``allocation.py``), running
+an operation.
 """
 
 import hashlib
@@ -33,6 +34,8 @@ class Registration(msgspec.Struct, frozen=True):
     error_code: int | None = None
     error_message: str | None = None
     payload: Any = None
+    enrollment_group_id: str = ""
+    attestation: dict[str, Any] = {}
 
 
 def operation_id(id_scope: str, registration_id: str, random: bytes) -> str:
@@ -50,7 +53,7 @@ def operation_view(registration: Registration, hub_host: str | None) -> dict[str
     if registration.status == "assigning":
         state: dict[str, Any] = {"registrationId": registration.registration_id, "status": "assigning"}
     else:
-        state = {"x509": {}, **state_view(registration, hub_host)}
+        state = {**registration.attestation, **state_view(registration, hub_host)}
     return {
         "operationId": registration.operation_id,
         "status": registration.status,

@@ -44,8 +44,8 @@ class Allocations:
         assigned: Registration | None,
         runtime: Mapping[str, Any],
     ) -> Allocation:
-        """The hub for a registration. ``assigned`` is the record of an earlier assignment, ``runtime`` what the webhook is
-        told of the device besides.
+        """The hub for a registration. ``assigned`` is the record of an earlier assignment, ``runtime`` what the
+        webhook is told of the device besides.
 
         Raises NoHubAvailableError and what the webhook raises.
         """

@@ -1,7 +1,8 @@
 """Attestations: which enrollment applies to a device, and whether the device satisfies it, as named checks.
 
-Sources: dps.md 4. A verdict has no side effect, so a dry run (``muster cert doctor``) is the same code. Not here: the checks
-themselves (``domain/attestation.py``, ``domain/sas.py``), and what follows from a verdict (``registrations.py``).
+Sources: dps.md 4. A verdict has no side effect, so a dry run (``muster cert doctor``) is the same code. Not here:
+the checks themselves (``domain/attestation.py``, ``domain/sas.py``), and what follows from a verdict
+(``registrations.py``).
 """
 
 from collections.abc import Callable
@@ -93,9 +94,7 @@ class Attestations:
             return (matching,)
         if mechanism.x509_kind == "clientCertificates":
             enrolled = mechanism.enrolled_certificates()
-            return attest_x509_individual(
-                credential.certificates, enrolled, login.registration_id, self._clock()
-            )
+            return attest_x509_individual(credential.certificates, enrolled, login.registration_id, self._clock())
         groups = await self._groups.get(service.id_scope)
         authorities = groups.authorities_of(enrollment)
         return attest_x509_ca_reference(credential.certificates, authorities, login.registration_id, self._clock())

@@ -52,9 +52,7 @@ def _authority(row: Row) -> Authority:
 class Authorities:
     """The CA certificates of all provisioning services; every operation names its id scope."""
 
-    def __init__(
-        self, database: Database, bus: Bus, clock: Callable[[], int], entropy: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
         self._database = database
         self._bus = bus
         self._clock = clock
@@ -80,7 +78,8 @@ class Authorities:
     async def put(
         self, id_scope: str, name: str, certificate: str, *, is_verified: bool, if_match: str | None
     ) -> Authority:
-        """Upload or replace; a replacement needs If-Match and loses its verification unless ``is_verified`` says otherwise.
+        """Upload or replace; a replacement needs If-Match and loses its verification unless ``is_verified`` says
+        otherwise.
 
         Raises ArgumentInvalidError, PreconditionFailedError and QuotaExceededError (25 are allowed).
         """

@@ -1,4 +1,5 @@
-"""Individual enrollments and enrollment groups: create, replace, read, delete, list, bulk. Sources: dps.md 6.1 to 6.7, 6.10.
+"""Individual enrollments and enrollment groups: create, replace, read, delete, list, bulk. Sources: dps.md 6.1 to
+6.7, 6.10.
 
 Both kinds have a table of the same shape, and one class of operations. Not here: registrations, and what makes a body
 valid (``domain/enrollment.py``).
@@ -82,7 +83,9 @@ class Enrollments:
         self.kind: Kind = kind
         self._table = _TABLES[kind]
         self._columns = f"{self._table.id}, etag, provisioning_status, created, last_updated, document"
-        self._select = f"SELECT {self._columns} FROM {self._table.name} WHERE id_scope = :id_scope AND {self._table.key} = :key"
+        self._select = (
+            f"SELECT {self._columns} FROM {self._table.name} WHERE id_scope = :id_scope AND {self._table.key} = :key"
+        )
         self._database = database
         self._bus = bus
         self._clock = clock
@@ -188,7 +191,9 @@ class Enrollments:
             **values,
         )
 
-    async def keep_mechanism(self, tx: Transaction, id_scope: str, enrollment: Enrollment, mechanism: Mechanism) -> None:
+    async def keep_mechanism(
+        self, tx: Transaction, id_scope: str, enrollment: Enrollment, mechanism: Mechanism
+    ) -> None:
         """Store a mechanism that a registration completed (a storage root key that was learned); no new etag."""
         document = msgspec.structs.replace(enrollment.document, mechanism=mechanism)
         await self._upsert(tx, id_scope, msgspec.structs.replace(enrollment, document=document))

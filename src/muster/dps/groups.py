@@ -1,7 +1,8 @@
-"""What a registration compares its certificate chain or token with: all groups and CA certificates of an id scope, in memory.
+"""What a registration compares its certificate chain or token with: all groups and CA certificates of an id scope, in
+memory.
 
-Few, rarely written, and needed by every registration of a group: they are read once and again after a change. Another node's
-change is heard on the bus, and at the latest seen after a second. Not here: writing them.
+Few, rarely written, and needed by every registration of a group: they are read once and again after a change.
+Another node's change is heard on the bus, and at the latest seen after a second. Not here: writing them.
 """
 
 from collections.abc import Callable
@@ -33,12 +34,16 @@ class Groups:
         return self.enrollments.get(group_id)
 
     def authorities_of(self, enrollment: Enrollment) -> tuple[bytes, ...]:
-        """The certificates that an enrollment's chains have to lead to: its signing certificates, or verified CAs by name."""
+        """The certificates that an enrollment's chains have to lead to: its signing certificates, or verified CAs by
+        name.
+        """
         mechanism = enrollment.mechanism
         if mechanism.x509_kind == "signingCertificates":
             return tuple(certificate.bytes() for certificate in mechanism.certificates)
         found = (self.authorities.get(name.lower()) for name in mechanism.ca_names)
-        return tuple(authority.certificate.bytes() for authority in found if authority is not None and authority.is_verified)
+        return tuple(
+            authority.certificate.bytes() for authority in found if authority is not None and authority.is_verified
+        )
 
 
 class GroupIndex:

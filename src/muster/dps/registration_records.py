@@ -1,6 +1,7 @@
 """The registration records of a provisioning service: find, write, list, delete. Sources: dps.md 6.4, 10.
 
-One record for each registration id; it survives its enrollment. Not here: how a record comes about (``registrations.py``).
+One record for each registration id; it survives its enrollment. Not here: how a record comes about
+(``registrations.py``).
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
 """Registrations: a device asks for its hub, is judged, gets an operation, and is assigned in the background.
 
-The answer to a register request leaves when *assigning* is on disk; identity, twin and *assigned* are then written in one
-transaction; what a stop interrupts is resumed at the next start (style-models.md 11.13). Sources: dps.md 1, 4.6, 5, 10.
-Not here: any transport, the verdict (``attestations.py``), which hub (``allocations.py``), and the records themselves.
+The answer to a register request leaves when *assigning* is on disk; identity, twin and *assigned* are then written
+in one transaction; what a stop interrupts is resumed at the next start (style-models.md 11.13). Sources: dps.md 1,
+4.6, 5, 10. Not here: any transport, the verdict (``attestations.py``), which hub (``allocations.py``), and the
+records themselves.
 """
 
 import asyncio
@@ -134,8 +135,8 @@ class Registrations:
     async def register(self, login: DeviceLogin, credential: Credential, body: bytes) -> Operation:
         """Judge the device and begin an operation; the answer is 202 with what this returns.
 
-        Raises what the first refusing check says, with a stored report; ArgumentInvalidError for a body that contradicts the
-        login; TpmChallengeError for a TPM that has to prove itself first.
+        Raises what the first refusing check says, with a stored report; ArgumentInvalidError for a body that
+        contradicts the login; TpmChallengeError for a TPM that has to prove itself first.
         """
         tracking_id = self._reports.new_tracking_id()
         request = decode(body, RegisterBody) if body.strip() else RegisterBody()
@@ -144,7 +145,12 @@ class Registrations:
             raise ArgumentInvalidError("csr is not served by this version.")
         found = await self._attestations.judge(login, credential, tpm=request.tpm is not None)
         checks = found.checks
-        if found.enrollment is not None and found.service is not None and request.tpm is not None and not refusals(checks):
+        if (
+            found.enrollment is not None
+            and found.service is not None
+            and request.tpm is not None
+            and not refusals(checks)
+        ):
             checks += await self._tpm_challenges.judge(found.service, found.enrollment, login, credential, request.tpm)
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
@@ -251,7 +257,9 @@ class Registrations:
         if device_id is not None:
             hub = allocation.choice.hub
             self._devices.announce_change(hub.name, device_id)
-            _log.info("registration %s assigned to %s as %s: %s", key, hub.host_name, device_id, allocation.choice.reason)
+            _log.info(
+                "registration %s assigned to %s as %s: %s", key, hub.host_name, device_id, allocation.choice.reason
+            )
 
     async def _enrollment(self, id_scope: str, stored: Registration, context: Context) -> Enrollment:
         if context.group_id:
@@ -259,7 +267,9 @@ class Registrations:
         else:
             enrollment = await self._enrollments.find(id_scope, stored.registration_id)
         if enrollment is None:
-            raise EnrollmentNotFoundError(f"Enrollment not found: that of {stored.registration_id} was deleted meanwhile.")
+            raise EnrollmentNotFoundError(
+                f"Enrollment not found: that of {stored.registration_id} was deleted meanwhile."
+            )
         return enrollment
 
     async def _conclude_disabled(self, id_scope: str, key: str, operation: str) -> None:
@@ -392,6 +402,15 @@ class Registrations:
         if service is None or registration is None or registration.operation_id != operation:
             raise RegistrationNotFoundError(f"Operation not found: {operation}.")
         return Operation(registration, service.hub_host(registration.assigned_hub), "")
+
+    async def poll(self, login: DeviceLogin, credential: Credential, operation: str) -> Operation:
+        """``status`` for a transport that proves itself with every request. A TPM signs with the key of its challenge
+        or with that of its device, which only it can have: knowing the operation id is what counts then.
+        """
+        found = await self.status(login, operation)
+        if "tpm" not in found.registration.attestation and found.registration.status != "assigning":
+            await self.require_credential(login, credential)
+        return found
 
     async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
         """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""

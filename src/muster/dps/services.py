@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.domain.access_policy import PROVISIONING_POLICIES, AccessPolicy
+from muster.domain.allocation import LinkedHub, PolicyName
 from muster.domain.device import new_key
-from muster.domain.registration import LinkedHub
 from muster.hub.hubs import Hub
-from muster.store.database import Database, Transaction
+from muster.store.database import Database, Row, Transaction
 
 _KEY_BYTES = 32
 
@@ -21,8 +21,14 @@ class ProvisioningService:
 
     id_scope: str
     host_name: str
+    allocation_policy: PolicyName
     policies: dict[str, AccessPolicy]
     linked_hubs: tuple[LinkedHub, ...]
+
+    def hub_host(self, name: str | None) -> str | None:
+        """The host name under which a hub is served now; the hub's name if it is not linked any more."""
+        hosts = {hub.name: hub.host_name for hub in self.linked_hubs}
+        return hosts.get(name, name) if name else None
 
 
 class ProvisioningServices:
@@ -98,21 +104,32 @@ class ProvisioningServices:
     async def load(self) -> None:
         """Read all instances, the oldest first."""
         services = await self._database.fetch_all(
-            "SELECT id_scope, host_name FROM provisioning_service ORDER BY created, id_scope"
+            "SELECT id_scope, host_name, allocation_policy FROM provisioning_service ORDER BY created, id_scope"
         )
         policies = await self._database.fetch_all(
             "SELECT id_scope, name, primary_key, secondary_key, rights FROM provisioning_policy"
         )
         linked = await self._database.fetch_all(
-            "SELECT l.id_scope, h.name, h.host_name, l.apply_allocation_policy, l.allocation_weight"
+            "SELECT l.id_scope, h.name, h.host_name, l.apply_allocation_policy, l.allocation_weight, l.latency"
             " FROM linked_hub l JOIN hub h ON h.name = l.hub ORDER BY h.created, h.name"
         )
         self._by_scope = {
             id_scope.lower(): ProvisioningService(
                 id_scope,
                 host_name,
+                policy,
                 {row[1]: AccessPolicy(*row[1:]) for row in policies if row[0] == id_scope},
-                tuple(LinkedHub(row[1], row[2], bool(row[3]), row[4]) for row in linked if row[0] == id_scope),
+                tuple(_linked_hub(row) for row in linked if row[0] == id_scope),
             )
-            for id_scope, host_name in services
+            for id_scope, host_name, policy in services
         }
+
+
+def _linked_hub(row: Row) -> LinkedHub:
+    return LinkedHub(
+        name=row[1],
+        host_name=row[2],
+        apply_allocation_policy=bool(row[3]),
+        allocation_weight=row[4],
+        latency=row[5],
+    )

@@ -1,7 +1,7 @@
 """TPM attestation: the challenge that a TPM has to solve before its register request counts. Sources: dps.md 4.6.
 
-The first request is answered with a key that only this TPM can unwrap; the second is signed with it. Not here: TPM structures
-(``domain/tpm.py``), and the HTTP answer.
+The first request is answered with a key that only this TPM can unwrap; the second is signed with it. Not here: TPM
+structures (``domain/tpm.py``), and the HTTP answer.
 """
 
 import base64
@@ -19,7 +19,7 @@ from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check
 from muster.domain.sas import MalformedTokenError, check_token, parse_token
 from muster.domain.timestamp import MINUTE
-from muster.domain.tpm import TpmFormatError, activation_blob
+from muster.domain.tpm import TpmKeyFormatError, activation_blob
 from muster.dps.attestations import DeviceLogin
 from muster.dps.enrollments import Enrollments
 from muster.dps.services import ProvisioningService
@@ -64,8 +64,8 @@ class TpmChallenges:
         credential: Credential,
         offer: TpmOffer,
     ) -> tuple[Check, ...]:
-        """The checks of a TPM's request. Raises TpmChallengeError when it is the first of the two, ArgumentInvalidError for
-        keys that are none.
+        """The checks of a TPM's request. Raises TpmChallengeError when it is the first of the two,
+        ArgumentInvalidError for keys that are none.
         """
         keys = _check_keys(enrollment, offer)
         if any(item.outcome == "refused" for item in keys):
@@ -113,15 +113,15 @@ class TpmChallenges:
         """``key`` wrapped for this TPM. Raises ArgumentInvalidError for keys of a TPM that cannot be used."""
         try:
             return activation_blob(*offer.decoded(), key, self._entropy)
-        except TpmFormatError as error:
+        except TpmKeyFormatError as error:
             raise ArgumentInvalidError(f"The TPM's keys cannot be used: {error}") from None
 
-    async def finished(
-        self, tx: Transaction, id_scope: str, enrollment: Enrollment, key: str, offer: TpmOffer
-    ) -> None:
+    async def finished(self, tx: Transaction, id_scope: str, enrollment: Enrollment, key: str, offer: TpmOffer) -> None:
         """The registration is assigned: the challenge is used up, and the storage root key is remembered."""
         await tx.execute(
-            "DELETE FROM tpm_challenge WHERE id_scope = :id_scope AND registration_key = :key", id_scope=id_scope, key=key
+            "DELETE FROM tpm_challenge WHERE id_scope = :id_scope AND registration_key = :key",
+            id_scope=id_scope,
+            key=key,
         )
         mechanism = enrollment.mechanism
         if not mechanism.storage_root_key:

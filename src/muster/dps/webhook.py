@@ -1,4 +1,5 @@
-"""The custom allocation webhook: one POST with a time limit, tried again while the other side is overloaded. Sources: dps.md 5.3.
+"""The custom allocation webhook: one POST with a time limit, tried again while the other side is overloaded. Sources:
+dps.md 5.3.
 
 Not here: what is sent, and what an answer means (``domain/allocation.py``).
 """
@@ -66,7 +67,10 @@ class HttpWebhook:
     ) -> tuple[str, WebhookAnswer | None, bool]:
         """What happened in words, the answer if it was one, and whether to try again."""
         try:
-            async with asyncio.timeout(self._timeout), client.stream("POST", url, headers=headers, content=content) as response:
+            async with (
+                asyncio.timeout(self._timeout),
+                client.stream("POST", url, headers=headers, content=content) as response,
+            ):
                 body = await _bounded(response)
         except (TimeoutError, httpx.TimeoutException):
             return f"with no answer within {self._timeout:g} s", None, True

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.domain.credential import Credential
-from muster.dps.registrations import DeviceLogin as DpsLogin
+from muster.dps.attestations import DeviceLogin as DpsLogin
 from muster.dps.registrations import Registrations
 from muster.frontends.listener import Peer
 from muster.frontends.mqtt_connection import Head, MqttProtocol

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from muster.domain.credential import Credential
 from muster.domain.errors import ServerError, ServiceError
 from muster.domain.registration import RETRY_AFTER, operation_view
-from muster.dps.registrations import DeviceLogin, Operation, Registrations
+from muster.dps.attestations import DeviceLogin
+from muster.dps.registrations import Operation, Registrations
 from muster.frontends import status
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.tasks import Tasks

@@ -19,10 +19,10 @@ from muster.domain.device import (
     require_device_id,
     require_same_id,
 )
-from muster.domain.documents import encode
 from muster.domain.errors import DeviceAlreadyExistsError, DeviceNotFoundError, PreconditionFailedError
 from muster.domain.etag import counter_etag, require_match
 from muster.domain.twin import InitialTwin, Twin, new_twin
+from muster.hub.twin_records import find_twin_in, insert_twin
 from muster.store.database import Database, Row, Transaction
 
 MAXIMUM_LIST = 1000
@@ -128,7 +128,7 @@ class Devices:
             if if_match is None:
                 if stored is not None:
                     raise DeviceAlreadyExistsError(f"A device with ID '{device_id}' is already registered.")
-                await self._create(tx, hub, wanted, None)
+                await self._create(tx, hub, wanted, new_twin(None, self._clock()))
                 return wanted
             if stored is None:
                 raise DeviceNotFoundError(device_id)
@@ -149,12 +149,7 @@ class Devices:
             if stored is None:
                 raise DeviceNotFoundError(device_id)
             require_match(if_match, counter_etag(stored.etag))
-            for table in ("identity", "twin", "connection"):
-                await tx.execute(
-                    f"DELETE FROM {table} WHERE hub = :hub AND device_id = :device_id",
-                    hub=hub,
-                    device_id=device_id,
-                )
+            await _delete(tx, hub, device_id)
 
         await self._database.transact(transaction)
         self._bus.publish(identity_changed_subject(hub, device_id), b"")
@@ -168,9 +163,11 @@ class Devices:
         *,
         iot_edge: bool,
         initial_twin: InitialTwin | None,
+        moved_twin: Twin | None = None,
     ) -> None:
         """What a registration writes, inside its transaction: a new identity with its twin, or new credentials for an
-        existing one, whose twin stays as it is (dps.md 5.5). The caller tells live connections after the commit.
+        existing one, whose twin stays as it is (dps.md 5.5). ``moved_twin`` is the twin of a device that comes
+        from another hub. The caller tells live connections after the commit.
         """
         stored = await self._locked(tx, hub, device_id)
         wanted = Identity(
@@ -187,9 +184,17 @@ class Devices:
             iot_edge=iot_edge,
         )
         if stored is None:
-            await self._create(tx, hub, wanted, initial_twin)
+            await self._create(tx, hub, wanted, moved_twin or new_twin(initial_twin, self._clock()))
         elif {**_written(stored), "etag": 0} != {**_written(wanted), "etag": 0}:
             await self._replace(tx, hub, stored, wanted)
+
+    async def take(self, tx: Transaction, hub: str, device_id: str) -> Twin | None:
+        """Remove a device that moves to another hub; its twin, or None when there was no device (dps.md 5.4)."""
+        if await self._locked(tx, hub, device_id) is None:
+            return None
+        twin = await find_twin_in(tx, hub, device_id)
+        await _delete(tx, hub, device_id)
+        return twin
 
     def announce_change(self, hub: str, device_id: str) -> None:
         """Wake live connections of an identity that a committed transaction changed."""
@@ -202,8 +207,7 @@ class Devices:
         row = await tx.fetch_one(_SELECT + " {for_update}", hub=hub, device_id=device_id, module_id="")
         return _identity(row) if row else None
 
-    async def _create(self, tx: Transaction, hub: str, identity: Identity, initial_twin: InitialTwin | None) -> None:
-        now = self._clock()
+    async def _create(self, tx: Transaction, hub: str, identity: Identity, twin: Twin) -> None:
         await tx.execute(
             "INSERT INTO identity (hub, device_id, module_id, generation_id, etag, status, status_reason,"
             " status_updated,"
@@ -215,10 +219,10 @@ class Devices:
             hub=hub,
             module_id=identity.module_id,
             generation_id=identity.generation_id,
-            now=now,
+            now=self._clock(),
             **_written(identity),
         )
-        await _insert_twin(tx, hub, identity, new_twin(initial_twin, now))
+        await insert_twin(tx, hub, identity, twin)
 
     async def _replace(self, tx: Transaction, hub: str, stored: Identity, wanted: Identity) -> Identity:
         """What stands there afterwards: all that ``wanted`` says, in the generation and scopes of ``stored``."""
@@ -259,23 +263,9 @@ def _written(identity: Identity) -> dict[str, int | str | None]:
     }
 
 
-async def _insert_twin(tx: Transaction, hub: str, identity: Identity, twin: Twin) -> None:
-    await tx.execute(
-        "INSERT INTO twin (hub, device_id, module_id, etag, version, model_id, tags, desired, desired_metadata,"
-        " desired_version, reported, reported_metadata, reported_version)"
-        " VALUES (:hub, :device_id, :module_id, :etag, :version, :model_id, :tags, :desired, :desired_metadata,"
-        " :desired_version, :reported, :reported_metadata, :reported_version)",
-        hub=hub,
-        device_id=identity.device_id,
-        module_id=identity.module_id,
-        etag=twin.etag,
-        version=twin.version,
-        model_id=twin.model_id,
-        tags=encode(twin.tags),
-        desired=encode(twin.desired),
-        desired_metadata=encode(twin.desired_metadata),
-        desired_version=twin.desired_version,
-        reported=encode(twin.reported),
-        reported_metadata=encode(twin.reported_metadata),
-        reported_version=twin.reported_version,
-    )
+async def _delete(tx: Transaction, hub: str, device_id: str) -> None:
+    """All that a hub knows of a device and its modules."""
+    for table in ("identity", "twin", "connection"):
+        await tx.execute(
+            f"DELETE FROM {table} WHERE hub = :hub AND device_id = :device_id", hub=hub, device_id=device_id
+        )

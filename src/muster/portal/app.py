@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from muster.domain.errors import ServiceError
 from muster.dps.enrollments import Enrollments
-from muster.dps.registrations import Registrations
+from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningServices
 from muster.hub.events import EventLog
 from muster.hub.hubs import Hubs
@@ -55,7 +55,7 @@ def create_portal(
     *,
     provisioning: ProvisioningServices,
     enrollments: Enrollments,
-    registrations: Registrations,
+    records: RegistrationRecords,
     hubs: Hubs,
     events: EventLog,
     reports: Reports,
@@ -78,7 +78,7 @@ def create_portal(
     pages = Pages(
         provisioning=provisioning,
         enrollments=enrollments,
-        registrations=registrations,
+        records=records,
         hubs=hubs,
         events=events,
         reports=reports,

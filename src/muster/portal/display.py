@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from muster.domain.attestation_mechanism import StoredCertificate
 from muster.domain.check_table import CHECKS
-from muster.domain.enrollment import IndividualEnrollment, ReprovisionPolicy, StoredCertificate
+from muster.domain.enrollment import Enrollment, ReprovisionPolicy
 from muster.domain.message import Event
 from muster.domain.report import Outcome, Report, refusals
 from muster.domain.timestamp import DAY, iso_utc
@@ -101,10 +102,10 @@ def _days(microseconds: int) -> str:
     return f"{days} day" if days == 1 else f"{days} days"
 
 
-def shown_certificates(enrollment: IndividualEnrollment, now: int) -> list[ShownCertificate]:
+def shown_certificates(enrollment: Enrollment, now: int) -> list[ShownCertificate]:
     """The enrolled certificates, primary first."""
-    document = enrollment.document
-    slots = (("primary", document.primary_certificate), ("secondary", document.secondary_certificate))
+    mechanism = enrollment.mechanism
+    slots = (("primary", mechanism.primary_certificate), ("secondary", mechanism.secondary_certificate))
     return [_shown_certificate(slot, stored, now) for slot, stored in slots if stored is not None]
 
 

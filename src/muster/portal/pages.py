@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
-from muster.domain.enrollment import IndividualEnrollment
+from muster.domain.enrollment import Enrollment
 from muster.domain.errors import NotFoundError
 from muster.domain.registration import Registration
 from muster.domain.registration_id import registration_id_problem
 from muster.dps.enrollments import Enrollments
-from muster.dps.registrations import Registrations
+from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.hub.events import EventLog
 from muster.hub.hubs import Hub, Hubs, UnknownHubError
@@ -52,7 +52,7 @@ class ShownRegistration:
 class EnrollmentRow:
     """One individual enrollment of the list."""
 
-    enrollment: IndividualEnrollment
+    enrollment: Enrollment
     certificates: list[display.ShownCertificate]
     registration: ShownRegistration | None
 
@@ -63,7 +63,7 @@ class Pages:
 
     provisioning: ProvisioningServices
     enrollments: Enrollments
-    registrations: Registrations
+    records: RegistrationRecords
     hubs: Hubs
     events: EventLog
     reports: Reports
@@ -144,7 +144,7 @@ class Pages:
             EnrollmentRow(
                 enrollment,
                 display.shown_certificates(enrollment, self.clock()),
-                await self._registration(service, enrollment.registration_id),
+                await self._registration(service, enrollment.id),
             )
             for enrollment in page.enrollments
         ]
@@ -169,8 +169,8 @@ class Pages:
         return self.page(
             request,
             "enrollment.html",
-            enrollment.registration_id,
-            (*ENROLLMENTS, ("Individual enrollments", "/enrollments"), (enrollment.registration_id, None)),
+            enrollment.id,
+            (*ENROLLMENTS, ("Individual enrollments", "/enrollments"), (enrollment.id, None)),
             here="enrollments",
             enrollment=enrollment,
             certificates=display.shown_certificates(enrollment, self.clock()),
@@ -191,8 +191,8 @@ class Pages:
         )
 
     async def _registration(self, service: ProvisioningService, registration_id: str) -> ShownRegistration | None:
-        record = await self.registrations.find(service.id_scope, registration_id)
-        return None if record is None else ShownRegistration(record, self.registrations.hub_host(service, record))
+        record = await self.records.find(service.id_scope, registration_id)
+        return None if record is None else ShownRegistration(record, service.hub_host(record.assigned_hub))
 
     # Refusals
 

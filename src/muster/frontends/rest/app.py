@@ -71,11 +71,24 @@ class PathSpelling:
 
 
 def canonical_path(path: str) -> str:
-    """``/Devices/D1/`` becomes ``/devices/D1``: words stand at even places, ids between them."""
+    """``/Devices/D1/`` becomes ``/devices/D1``: words stand at even places, ids between them.
+
+    Two APIs have another order: a device's ``/{idScope}/registrations/{id}/register``, and Resource Manager's,
+    which has one word at an odd place.
+    """
     parts = path.strip("/").split("/")
-    if parts[0].lower() == _MUSTER:
-        return "/" + "/".join([*(part.lower() for part in parts[:3]), *parts[3:]])
-    return "/" + "/".join(part.lower() if index % 2 == 0 else part for index, part in enumerate(parts))
+    words = [part.lower() for part in parts]
+    if words[0] == _MUSTER:
+        return "/" + "/".join([*words[:3], *parts[3:]])
+    if len(parts) > 1 and words[1] == "registrations" and words[0] not in _PROVISIONING_WORDS:
+        return "/" + "/".join(
+            word if index % 2 else part for index, (word, part) in enumerate(zip(words, parts, strict=True))
+        )
+    if words[0] == "subscriptions":
+        parts = [word if word == "microsoft.devices" else part for word, part in zip(words, parts, strict=True)]
+    return "/" + "/".join(
+        part if index % 2 else word for index, (word, part) in enumerate(zip(words, parts, strict=True))
+    )
 
 
 def _method(scope: MutableMapping[str, Any]) -> str:
