@@ -27,7 +27,7 @@ from muster.domain.errors import (
     ServiceError,
 )
 from muster.domain.etag import document_etag, require_match
-from muster.domain.registration import LinkedHub, Registration, choose_hub, operation_id
+from muster.domain.registration import LinkedHub, Registration, choose_hub, is_operation_of, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
 from muster.dps.enrollments import Enrollments
@@ -341,12 +341,18 @@ class Registrations:
         await self._database.transact(transaction)
 
     async def status(self, login: DeviceLogin, operation: str) -> Operation:
-        """What a poll sees. Raises RegistrationNotFoundError unless it is this registration's latest operation."""
+        """What a poll sees. Raises RegistrationNotFoundError unless it is an operation of this registration.
+
+        An operation that a later one overtook is answered with what the later one reached, so that of two clients
+        that register one device at the same time both come to an end (dps.md 10, 4).
+        """
         service = self._services.find(login.id_scope)
         registration = await self.find(service.id_scope, login.registration_id) if service else None
-        if service is None or registration is None or registration.operation_id != operation:
+        known = service and registration and is_operation_of(operation, service.id_scope, login.registration_id)
+        if service is None or registration is None or not known:
             raise RegistrationNotFoundError(f"Operation not found: {operation}.")
-        return Operation(registration, self.hub_host(service, registration), "")
+        asked = msgspec.structs.replace(registration, operation_id=operation)
+        return Operation(asked, self.hub_host(service, registration), "")
 
     @staticmethod
     def hub_host(service: ProvisioningService, registration: Registration) -> str | None:
