@@ -312,8 +312,7 @@ async def test_a_registration_in_progress_is_found_again(device: MqttClient, ser
     operations = {(await response(device))[1]["operationId"] for _ in range(2)}
     await services.registrations.stop()
     for operation in operations:
-        topic, _ = await ask(device, POLL.format(9, operation))
-        assert topic.startswith(("200/", "404/"))
+        assert (await ask(device, POLL.format(9, operation)))[0] == "200/?$rid=9"
     assert (await services.registrations.get(ID_SCOPE, "dev-01")).status == "assigned"
 
 
@@ -328,6 +327,21 @@ async def test_registering_again(device: MqttClient, services: Services) -> None
     assert after["createdDateTimeUtc"] == before["createdDateTimeUtc"]
     assert after["lastUpdatedDateTimeUtc"] > before["lastUpdatedDateTimeUtc"]
     assert after["substatus"] == "initialAssignment"
+
+
+async def test_an_operation_that_was_overtaken(device: MqttClient, services: Services) -> None:
+    """Two clients register one device at the same time: both learn what came of it, each under its own id."""
+    first = (await registered(device, services))["operationId"]
+    second = (await registered(device, services))["operationId"]
+    for operation in (first, second):
+        topic, final = await ask(device, POLL.format(9, operation))
+        assert (topic, final["operationId"], final["status"]) == ("200/?$rid=9", operation, "assigned")
+
+
+async def test_a_made_up_operation_of_the_right_registration(device: MqttClient, services: Services) -> None:
+    operation = (await registered(device, services))["operationId"]
+    for made_up in (operation[:-1], operation + "0", operation.rpartition(".")[0], "5." + operation):
+        assert (await ask(device, POLL.format(9, made_up)))[0] == "404/?$rid=9"
 
 
 @pytest.mark.parametrize("operation", ["", "5.0000000000000000.none", "%2F", "x" * 500])

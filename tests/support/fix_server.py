@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,14 +29,19 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _CLIENT_SECONDS = 120.0
 
-_numbers = itertools.count(1)
+_NETWORK = 250 * 250
+_numbers = itertools.count(os.getpid())
 
 
 def free_address() -> str:
-    """A loopback address that no other test of this run uses: one network for each worker."""
+    """A loopback address on which nothing listens: one network for each worker, begun anywhere by each test run."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    number = next(_numbers)
-    return f"127.{60 + worker}.{number // 250}.{number % 250 + 1}"
+    while True:
+        number = next(_numbers) % _NETWORK
+        address = f"127.{60 + worker}.{number // 250 + 1}.{number % 250 + 1}"
+        with socket.socket() as probe:
+            if probe.connect_ex((address, 8883)) != 0:
+                return address
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -81,7 +87,7 @@ class MusterServer:
 
     def _is_ready(self) -> bool:
         try:
-            return json.loads(self.status_file.read_text())["pid"] == self.pid
+            return bool(json.loads(self.status_file.read_text())["pid"] == self.pid)
         except (OSError, ValueError):
             return False
 
@@ -142,7 +148,9 @@ class MusterServer:
         trust = str(self.data_directory / "trust.pem")
         return {"SSL_CERT_FILE": trust, "REQUESTS_CA_BUNDLE": trust, "NODE_EXTRA_CA_CERTS": str(self.ca_file)}
 
-    def sdk(self, script: str, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def sdk(
+        self, script: str, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``tests/conformance/clients/SCRIPT`` with the Python that has the unmodified SDKs."""
         if not SDK_PYTHON.exists():
             raise AssertionError(f"{SDK_PYTHON} is missing: run `make sdk`")
@@ -161,7 +169,7 @@ class MusterServer:
 
     def sdk_json(self, script: str, *arguments: str, **environment: str) -> Any:
         """The JSON that a client script printed on its last line."""
-        lines = self.sdk(script, *arguments, **environment).stdout.strip().splitlines()
+        lines = self.sdk(script, *arguments, check=True, **environment).stdout.strip().splitlines()
         return json.loads(lines[-1])
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

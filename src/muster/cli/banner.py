@@ -10,11 +10,17 @@ from pathlib import PurePath
 from typing import Any
 
 from muster.cli.output import printable
-from muster.cli.target import DATA_DIRECTORY, HTTPS_PORT
+from muster.cli.target import DATA_DIRECTORY
+from muster.config import AMQP_PORT, HTTPS_FALLBACK_PORT, HTTPS_PORT, MQTT_PORT
 
 PORT_FIX = "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443"
 
-_PORT_USES = {8883: "MQTT", 5671: "AMQP (refused until it is built)", 443: "HTTPS", 8443: "HTTPS"}
+_PORT_USES = {
+    MQTT_PORT: "MQTT",
+    AMQP_PORT: "AMQP (not served yet)",
+    HTTPS_PORT: "HTTPS and MQTT over WebSocket",
+    HTTPS_FALLBACK_PORT: "HTTPS and MQTT over WebSocket",
+}
 _LABEL_WIDTH = 16
 
 Document = Mapping[str, Any]

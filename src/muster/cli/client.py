@@ -151,15 +151,18 @@ class Client:
             connection.close()
             connection, response = self._send(request)
         if response.status != http.client.OK:
-            raw = _read(response)
-            connection.close()
-            raise self._refused(access, raw)
+            raise self._refused(access, self._finish(request, connection, response))
         if connection.sock is not None:
             connection.sock.settimeout(STREAM_SECONDS)
         return connection, response
 
     def _exchange(self, request: _Request) -> _Raw:
-        connection, response = self._send(request)
+        return self._finish(request, *self._send(request))
+
+    def _finish(
+        self, request: _Request, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> _Raw:
+        """Read the whole answer and close the connection."""
         try:
             return _read(response)
         except (OSError, http.client.HTTPException) as error:

@@ -17,13 +17,13 @@ import typer
 
 from muster.cli.failure import CommandError
 from muster.cli.target import Document, ephemeral_statuses
+from muster.config import MQTT_PORT
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.05
-MQTT_PORT = 8883
 PORTAL_PORT = 8080
 LAST_LOOPBACK = 250
 

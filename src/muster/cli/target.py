@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from muster.cli.failure import CommandError
+from muster.config import DEVELOPMENT_KEY, HTTPS_FALLBACK_PORT, HTTPS_PORT
 
-HTTPS_PORT = 443
-FALLBACK_PORT = 8443
 DEVELOPMENT_HOST = "localhost"
-DEVELOPMENT_KEY = "bXVzdGVyLWRldi1rZXktdGhpcy1pcy1uby1zZWNyZXQ="
 DATA_DIRECTORY = ".muster"
 STATUS_FILE = "status.json"
 EPHEMERAL_PATTERN = "muster-*"
+
+_FIELDS = ("HostName", "SharedAccessKeyName", "SharedAccessKey")
+_CONNECTION_STRING_FORM = "it looks like HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=<base64>"
+_LAST_PORT = 65535
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, not bound: a listener on all is reached by loopback
 
 Document = Mapping[str, Any]
 
@@ -128,15 +131,13 @@ def read_status(file: Path) -> Document:
 
 
 def process_runs(pid: int) -> bool:
-    """Whether there is a process with this id."""
+    """Whether this user has a process with this id."""
     if pid <= 0:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
-    except PermissionError:
-        return True
     return True
 
 
@@ -199,12 +200,6 @@ def split_host(text: str) -> tuple[str, int | None]:
     return host, int(port) if port else None
 
 
-_FIELDS = ("HostName", "SharedAccessKeyName", "SharedAccessKey")
-_CONNECTION_STRING_FORM = "it looks like HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=<base64>"
-_LAST_PORT = 65535
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, not bound: a listener on all is reached by loopback
-
-
 def _require_base64(key: str) -> None:
     try:
         base64.b64decode(key, validate=True)
@@ -240,7 +235,7 @@ def _development_target(environment: Mapping[str, str]) -> Target:
     return Target(
         provisioning=Access(DEVELOPMENT_HOST, "provisioningserviceowner", DEVELOPMENT_KEY),
         hub=Access(DEVELOPMENT_HOST, "iothubowner", DEVELOPMENT_KEY),
-        endpoints=((DEVELOPMENT_HOST, HTTPS_PORT), (DEVELOPMENT_HOST, FALLBACK_PORT)),
+        endpoints=((DEVELOPMENT_HOST, HTTPS_PORT), (DEVELOPMENT_HOST, HTTPS_FALLBACK_PORT)),
         ca_file=_trust(environment),
         origin="the development identity",
     )

@@ -5,6 +5,7 @@ an operation.
 """
 
 import hashlib
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,8 @@ from muster.domain.timestamp import iso_utc
 
 Status = Literal["unassigned", "assigning", "assigned", "failed", "disabled"]
 Substatus = Literal["initialAssignment", "deviceDataMigrated", "deviceDataReset", "reprovisionedToInitialAssignment"]
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 RETRY_AFTER = 3
 """Seconds after which a device asks again; 3, as the real service says, suits every client (dps.md 9.3)."""
@@ -42,10 +45,20 @@ def operation_id(id_scope: str, registration_id: str, random: bytes) -> str:
     """``5.<16 hex>.<guid>``: the middle is constant for a registration, the guid (16 random bytes) new each time
     (dps.md 1.4).
     """
-    constant = hashlib.sha256(f"{id_scope}/{registration_id_key(registration_id)}".encode()).hexdigest()[:16]
     digits = random.hex()
     guid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))
-    return f"5.{constant}.{guid}"
+    return f"{_operation_prefix(id_scope, registration_id)}{guid}"
+
+
+def is_operation_of(operation: str, id_scope: str, registration_id: str) -> bool:
+    """Whether ``operation`` can be the id of an operation of this registration, be it the latest or an earlier one."""
+    prefix = _operation_prefix(id_scope, registration_id)
+    return operation.startswith(prefix) and _GUID.fullmatch(operation[len(prefix) :]) is not None
+
+
+def _operation_prefix(id_scope: str, registration_id: str) -> str:
+    constant = hashlib.sha256(f"{id_scope}/{registration_id_key(registration_id)}".encode()).hexdigest()[:16]
+    return f"5.{constant}."
 
 
 def operation_view(registration: Registration, hub_host: str | None) -> dict[str, Any]:

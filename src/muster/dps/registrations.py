@@ -28,7 +28,7 @@ from muster.domain.errors import (
     ServiceError,
 )
 from muster.domain.etag import document_etag
-from muster.domain.registration import Registration, Substatus, operation_id
+from muster.domain.registration import Registration, Substatus, is_operation_of, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
 from muster.dps.allocations import Allocation, Allocations
@@ -396,19 +396,32 @@ class Registrations:
     # Poll
 
     async def status(self, login: DeviceLogin, operation: str) -> Operation:
-        """What a poll sees. Raises RegistrationNotFoundError unless it is this registration's latest operation."""
+        """What a poll sees. Raises RegistrationNotFoundError unless it is an operation of this registration.
+
+        An operation that a later one overtook is answered with what the later one reached, so that of two clients
+        that register one device at the same time both come to an end (dps.md 10, 4).
+        """
         service = self._services.find(login.id_scope)
         registration = await self._records.find(service.id_scope, login.registration_id) if service else None
-        if service is None or registration is None or registration.operation_id != operation:
+        known = service and registration and is_operation_of(operation, service.id_scope, login.registration_id)
+        if service is None or registration is None or not known:
             raise RegistrationNotFoundError(f"Operation not found: {operation}.")
-        return Operation(registration, service.hub_host(registration.assigned_hub), "")
+        asked = msgspec.structs.replace(registration, operation_id=operation)
+        return Operation(asked, service.hub_host(registration.assigned_hub), "")
 
     async def poll(self, login: DeviceLogin, credential: Credential, operation: str) -> Operation:
-        """``status`` for a transport that proves itself with every request. A TPM signs with the key of its challenge
-        or with that of its device, which only it can have: knowing the operation id is what counts then.
+        """``status`` for a device that has not proven itself on this connection.
+
+        A TPM signs with keys that change while it registers: there, knowing the id of the latest operation counts,
+        which nobody else was told.
         """
         found = await self.status(login, operation)
-        if "tpm" not in found.registration.attestation and found.registration.status != "assigning":
+        service = self._services.find(login.id_scope)
+        assert service is not None, "it has the operation"
+        latest = await self._records.get(service.id_scope, login.registration_id)
+        enrollment = await self._enrollments.find(service.id_scope, login.registration_id)
+        by_tpm = enrollment is not None and enrollment.mechanism.type == "tpm"
+        if not (by_tpm and latest.operation_id == operation):
             await self.require_credential(login, credential)
         return found
 

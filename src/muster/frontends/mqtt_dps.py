@@ -45,6 +45,7 @@ class DpsHead:
         self._tasks = Tasks()
         self._requests: deque[tuple[RegistrationRequest, bytes]] = deque()
         self._working = False
+        self._proven = False
         self._filters: dict[bytes, int] = {}
         # Of a client that never subscribes, the newest answers are kept.
         self._unsent: deque[tuple[bytes, bytes]] = deque(maxlen=_MAXIMUM_WAITING)
@@ -96,6 +97,12 @@ class DpsHead:
         finally:
             self._working = False
 
+    async def _poll(self, operation_id: str) -> Operation:
+        """Who has registered on this connection need not prove itself again."""
+        if self._proven:
+            return await self._registrations.status(self._login, operation_id)
+        return await self._registrations.poll(self._login, self._credential, operation_id)
+
     async def _answer(self, request: RegistrationRequest, payload: bytes) -> None:
         observed = Observed(
             "register" if request.operation_id is None else "operation-status", self._login.registration_id
@@ -103,8 +110,9 @@ class DpsHead:
         try:
             if request.operation_id is None:
                 operation = await self._registrations.register(self._login, self._credential, payload)
+                self._proven = True
             else:
-                operation = await self._registrations.status(self._login, request.operation_id)
+                operation = await self._poll(request.operation_id)
         except ServiceError as error:
             tracking_id = error.tracking_id or self._registrations.new_tracking_id()
             observed.finished(error.code, tracking_id)
