@@ -61,7 +61,7 @@ coverage: setup
 check: lint test conformance
 
 bench: setup
-	$(BIN)/python tests/bench/bench_server.py
+	$(BIN)/python -m tests.bench.bench_server
 
 # Run after a change of the dependencies. Hashes, no indexes, no links: the locks name packages and nothing else.
 lock: setup

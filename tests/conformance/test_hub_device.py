@@ -226,7 +226,7 @@ def refused(muster: MusterServer, device: SdkClient, subject: str, check_id: str
     """The SDK says CredentialError, as for Azure's CONNACK 5; ``muster why`` names the check and what to do."""
     with pytest.raises(SdkError) as caught:
         device.call("connect", connection=f"refused {subject}", **arguments)
-    assert caught.value.type_name == "CredentialError"
+    assert caught.value.kind == "CredentialError"
     assert any("ConnectionRefused" in cause or "not authori" in cause.lower() for cause in caught.value.causes)
     report = muster.cli_json("why", subject)[0]
     assert (report["service"], report["operation"], report["subject"]) == ("hub", "connect", subject)

@@ -229,6 +229,23 @@ async def test_closing_the_portal_ends_every_stream_and_refuses_new_ones(service
     assert (await ask(portal, "GET", ARRIVALS)).status == 503
 
 
+async def test_a_closed_event_log_ends_its_part_and_no_more(services: Services, portal: Portal) -> None:
+    async with stream(portal, "/stream?lists=arrivals,refusals&rows=8") as reading:
+        await reading.until(b"retry")
+        services.events.close()
+        tracking_id = await try_to_register(services, "stranger", self_signed("stranger"))
+        assert tracking_id in (await next_event(reading))[2]
+
+
+async def test_a_server_that_stops_in_any_order_ends_its_streams(services: Services, portal: Portal) -> None:
+    async with stream(portal, ARRIVALS) as reading:
+        await reading.until(b"retry")
+        services.events.close()
+        portal.close()
+        async with asyncio.timeout(10):
+            await reading.ended.wait()
+
+
 async def test_a_server_that_is_cancelled_ends_its_streams(services: Services, portal: Portal) -> None:
     started = asyncio.Event()
 

@@ -28,13 +28,21 @@ _FAR = 4_000_000_000
 
 
 class SdkError(Exception):
-    """What an SDK raised: the name of its type, its text, and what it was raised from."""
+    """What an SDK raised: the name of its type, its text, what it was raised from; and of an HTTP answer its status
+    and body.
+    """
 
-    def __init__(self, type_name: str, text: str, causes: Sequence[str]) -> None:
-        super().__init__(f"{type_name}: {text}" + "".join(f"\n  from {cause}" for cause in causes))
-        self.type_name = type_name
+    def __init__(self, kind: str, text: str, causes: Sequence[str], status: int = 0, body: str = "") -> None:
+        super().__init__(f"{kind}: {text}" + "".join(f"\n  from {cause}" for cause in causes))
+        self.kind = kind
         self.text = text
         self.causes = tuple(causes)
+        self.status = status
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 class SdkClient:
@@ -113,7 +121,7 @@ class SdkClient:
             if error is None:
                 future.set_result(answer["value"])
             else:
-                future.set_exception(SdkError(error["type"], error["text"], error["causes"]))
+                future.set_exception(SdkError(**error))
         for future in self._waiting.values():
             future.set_exception(AssertionError("the client ended:\n" + "".join(self.stderr)))
 

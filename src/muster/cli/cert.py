@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from muster.pki.authority import Credential
     from muster.pki.certificate import Certificate
 
-app = typer.Typer(help="Make and inspect device certificates.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, help="Make and inspect device certificates.", no_args_is_help=True, rich_markup_mode=None
+)
 
 _DAY = 86_400_000_000
 _COMMON_NAME_LENGTH = 64

@@ -82,7 +82,8 @@ def find_status(
 ) -> Document | None:
     """The status file of the nearest server, or None.
 
-    Raises CommandError when a named directory has none, and when several ephemeral servers are running.
+    Raises CommandError when a named directory has none, when the nearest belongs to somebody else, and when
+    several ephemeral servers are running.
     """
     named = data_directory or environment.get("MUSTER_DATA_DIR")
     if named is not None:
@@ -95,8 +96,14 @@ def find_status(
         return read_status(file)
     for directory in (working_directory, *working_directory.parents):
         file = directory / DATA_DIRECTORY / STATUS_FILE
-        if _is_ours(file):
+        owner = _owner(file)
+        if owner == os.geteuid():
             return read_status(file)
+        if owner is not None:
+            raise CommandError(
+                f"{file} was written by another user, who would decide whom you trust",
+                f"if that is right, say so: --data-dir {file.parent}",
+            )
     running = list(ephemeral_statuses(environment))
     if len(running) > 1:
         choices = ", ".join(str(status["dataDirectory"]) for status in running)
@@ -109,7 +116,7 @@ def ephemeral_statuses(environment: Mapping[str, str]) -> Iterator[Document]:
     roots = dict.fromkeys([environment.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), tempfile.gettempdir()])
     for root in roots:
         for file in sorted(Path(root).glob(f"{EPHEMERAL_PATTERN}/{STATUS_FILE}")):
-            if _is_ours(file):
+            if _owner(file) == os.geteuid():
                 status = read_status(file)
                 if process_runs(int(status.get("pid", 0))):
                     yield status
@@ -247,10 +254,9 @@ def _trust(environment: Mapping[str, str]) -> Path | None:
     return Path(named) if named else None
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether this file is there and was written by this user: another one's would choose whom we trust."""
+def _owner(file: Path) -> int | None:
+    """The user id of whoever wrote this file; None when it is not there, or not to be seen."""
     try:
-        owner = file.stat().st_uid
+        return file.stat().st_uid
     except OSError:
-        return False
-    return owner == os.geteuid()
+        return None

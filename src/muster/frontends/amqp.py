@@ -36,13 +36,10 @@ def _variable(constructor: int, data: bytes) -> bytes:
 
 
 def _described(code: int, fields: Iterable[bytes]) -> bytes:
-    """A described list with all its fields: some clients index them by position (hub-service.md 8.9)."""
+    """A described list (list8) with all its fields: some clients index them by position (hub-service.md 8.9)."""
     values = tuple(fields)
     body = b"".join(values)
-    if len(body) < 255:  # noqa: PLR2004  # the size of a list8 counts the byte with the number of fields
-        return bytes((0x00, 0x53, code, 0xC0, len(body) + 1, len(values))) + body
-    sizes = (len(body) + 4).to_bytes(4) + len(values).to_bytes(4)
-    return bytes((0x00, 0x53, code, 0xD0)) + sizes + body
+    return bytes((0x00, 0x53, code, 0xC0, len(body) + 1, len(values))) + body
 
 
 def _frame(kind: int, performative: bytes) -> bytes:

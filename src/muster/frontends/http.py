@@ -138,6 +138,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_deadline()
         super().on_message_complete()
 
+    def _should_upgrade_to_ws(self) -> bool:
+        """Only inside TLS: what is served in WebSockets is served nowhere else without it."""
+        return self.scheme == "https" and super()._should_upgrade_to_ws()
+
     def handle_websocket_upgrade(self) -> None:
         self._stop_deadline()
         if self._is_answering():

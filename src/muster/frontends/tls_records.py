@@ -40,14 +40,16 @@ class PublicRecords:
         """The application data that ``data``, at most ``MAX_FEED`` bytes, completes; sets ``end``."""
         if data:
             self._connection.bio_write(data)
-        return self._drain()
+        return self._drain(len(data) or MAX_PLAIN)
 
     def send(self, data: bytes) -> bytes:
         """The records that carry ``data``. SSL.Error when the connection cannot send any more."""
         output = []
         for start in range(0, len(data), MAX_PLAIN):
-            self._connection.sendall(data[start : start + MAX_PLAIN])
-            output.append(self.output())
+            plain = data[start : start + MAX_PLAIN]
+            self._connection.sendall(plain)
+            # An eighth is enough for the headers and tags of the smallest fragments that can be negotiated.
+            output.append(self._connection.bio_read(len(plain) + len(plain) // 8 + 512))
         return b"".join(output)
 
     def output(self) -> bytes:
@@ -65,14 +67,15 @@ class PublicRecords:
             return b""
         return self.output()
 
-    def _drain(self) -> bytes:
+    def _drain(self, size: int) -> bytes:
+        """All that can be read now, ``size`` bytes at a time."""
         # An error counts when it comes twice: the first can be one that the verification of another
         # connection's certificates left in the queue of the thread (see ``advance_handshake``).
         parts = []
         doubt: SSL.Error | None = None
         while True:
             try:
-                parts.append(self._connection.recv(MAX_PLAIN))
+                parts.append(self._connection.recv(size))
             except SSL.WantReadError:
                 break
             except SSL.ZeroReturnError as closed:
@@ -111,7 +114,7 @@ class DirectRecords(PublicRecords):
             total += got
         plain: bytes = self._view[:total]
         if lib.SSL_get_error(ssl, got) != lib.SSL_ERROR_WANT_READ:
-            plain += self._drain()
+            plain += self._drain(MAX_PLAIN)
         return plain
 
     def send(self, data: bytes) -> bytes:

@@ -80,6 +80,8 @@ class LiveLists:
                     if events:
                         yield self._arrivals_message(events, position)
                         await asyncio.sleep(_PACE_SECONDS)
+                else:
+                    return  # the log is closed: the server stops
             _, position = await self._events.positions(hub)
             yield self._arrivals_message(await self._events.latest(hub, rows), position)
             await asyncio.sleep(_PACE_SECONDS)

@@ -1,8 +1,9 @@
 """What every client script here shares: requests come in a line each, answers go out a line each, as JSON.
 
 ``{"id": 1, "operation": "connect", "arguments": {...}}`` is answered with ``{"id": 1, "value": ...}`` or
-``{"id": 1, "error": {"type": ..., "text": ..., "causes": [...]}}``. Requests run at the same time, each in a thread
-of its own. The other side is ``tests/support/fix_clients.py``.
+``{"id": 1, "error": {"kind": ..., "text": ..., "causes": [...]}}``, with ``"status"`` and ``"body"`` of the HTTP answer
+if there was one. Requests run at the same time, each in a thread of its own. The other side is
+``tests/support/fix_clients.py``.
 """
 
 import json
@@ -32,7 +33,7 @@ def _answer(operations: Operations, request: dict[str, Any], answers: TextIO, lo
         answer["value"] = operations[request["operation"]](**request["arguments"])
     except Exception as error:  # noqa: BLE001 - whatever the SDK raised is the answer
         chain = list(_chain(error))
-        answer["error"] = {"type": type(error).__name__, "text": str(error), "causes": chain[1:]}
+        answer["error"] = {"kind": type(error).__name__, "text": str(error), "causes": chain[1:], **_response(error)}
     text = json.dumps(answer)
     with lock:
         answers.write(text + "\n")
@@ -44,3 +45,12 @@ def _chain(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield f"{type(error).__name__}: {error}"
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    """The HTTP answer that an SDK's error carries, itself or in its cause."""
+    for carrier in (error, getattr(error, "cause", None)):
+        response = getattr(carrier, "response", None)
+        if response is not None:
+            return {"status": response.status_code, "body": response.text}
+    return {}

@@ -273,6 +273,18 @@ async def test_broken_record_ends_the_connection() -> None:
         assert "bad record mac" in str(server.served[0].lost_with)
 
 
+async def test_write_that_openssl_refuses_ends_the_connection() -> None:
+    async with listening(echo=False) as server, connected(server.address) as (_reader, writer):
+        writer.write(CONNECT)
+        await server.until(lambda: server.served)
+        transport = server.served[0].transport
+        transport.get_extra_info("ssl_object").shutdown()
+        transport.write(b"too late")
+        assert transport.is_closing()
+        await server.until_idle()
+        assert "protocol is shutdown" in str(server.served[0].lost_with)
+
+
 @versions
 async def test_transport_is_an_ordinary_one(version: str) -> None:
     async with listening(echo=False) as server, connected(server.address, version) as (reader, writer):

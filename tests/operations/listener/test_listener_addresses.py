@@ -1,6 +1,7 @@
 """Addresses: what can be listened on, and what a user is told about what cannot."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 
@@ -10,6 +11,7 @@ from tests.support.fix_listener import HOST, Recorder, connected, listening, ser
 from muster.frontends.listener import (
     AddressMissingError,
     Listener,
+    ListenerLimits,
     ListenError,
     Peer,
     PortRefusedError,
@@ -98,9 +100,39 @@ async def test_without_tls_http_is_served_and_counted() -> None:
 async def test_drain_without_tls() -> None:
     listener = make_listener(plain=True)
     address = await listener.listen(HOST, 0)
-    reader, _writer = await asyncio.open_connection(*address)
-    await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"x")
+    assert await reader.readexactly(1) == b"x"
     await listener.drain(5)
     assert await reader.read() == b""
     assert listener.counters.open == 0
-    _writer.close()
+    writer.close()
+
+
+async def test_limit_without_tls() -> None:
+    recorder = Recorder("http", Peer(("", 0), ("", 0)), echo=True)
+    listener = Listener(Protocols(http=lambda _peer: recorder), tls=None, limits=ListenerLimits(connections=1))
+    address = await listener.listen(HOST, 0)
+    first = await asyncio.open_connection(*address)
+    first[1].write(b"x")
+    assert await first[0].readexactly(1) == b"x"
+    second = await asyncio.open_connection(*address)
+    with contextlib.suppress(ConnectionError):
+        assert await second[0].read() == b""
+    assert listener.counters.refused_by_limit == 1
+    assert listener.counters.open == 1
+    await listener.close()
+    assert recorder.calls == ["made", "lost"]
+    for _reader, writer in (first, second):
+        writer.close()
+
+
+async def test_back_pressure_without_tls() -> None:
+    listener = make_listener(plain=True)
+    address = await listener.listen(HOST, 0)
+    reader, writer = await asyncio.open_connection(*address)
+    message = bytes(range(256)) * 40_000
+    writer.write(message)
+    assert await reader.readexactly(len(message)) == message
+    writer.close()
+    await listener.drain(5)

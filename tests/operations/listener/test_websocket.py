@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from tests.support.fix_listener import Listening, Recorder, client_context, connected, listening
+from tests.support.fix_listener import HOST, Listening, Recorder, client_context, connected, listening
 from tests.support.fix_pki import chain_leaf
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from muster.frontends.http import HttpFactory
-from muster.frontends.listener import ListenerLimits, Peer, Protocols
+from muster.frontends.listener import Listener, ListenerLimits, Peer, Protocols
 from muster.frontends.tls_transport import TlsLimits
 from muster.frontends.websocket import WebSocketServices
 
@@ -110,6 +110,17 @@ async def test_without_websockets_an_upgrade_is_an_ordinary_request() -> None:
         with pytest.raises(InvalidStatus) as caught:
             await dial(server, "mqtt")
         assert caught.value.response.status_code == 404
+
+
+async def test_without_tls_there_are_no_websockets() -> None:
+    services = WebSocketServices(mqtt=lambda peer: Recorder("mqtt", peer, echo=True))
+    factory = HttpFactory(Starlette(), clock=lambda: 0, websockets=services)
+    listener = Listener(Protocols(http=factory), tls=None)
+    host, port = await listener.listen(HOST, 0)
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(f"ws://{host}:{port}/", subprotocols=[Subprotocol("mqtt")], proxy=None)
+    assert caught.value.response.status_code == 404
+    await listener.drain(5)
 
 
 async def test_permessage_deflate_is_not_negotiated() -> None:

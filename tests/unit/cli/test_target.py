@@ -133,6 +133,16 @@ class TestSearch:
         (tmp_path / ".muster" / "status.json").write_text("{")
         assert target(tmp_path, string=PLANT).hub.host == "plant.example"
 
+    def test_the_nearest_of_another_user_is_not_taken_unasked(self, tmp_path, monkeypatch):
+        write_status(tmp_path / ".muster", clockOffsetSeconds=5)
+        mine = os.geteuid()
+        monkeypatch.setattr("os.geteuid", lambda: mine + 1)
+        with pytest.raises(CommandError, match="written by another user") as caught:
+            target(tmp_path)
+        assert f"--data-dir {tmp_path / '.muster'}" in caught.value.advice
+        assert target(tmp_path, data=tmp_path / ".muster").clock_offset == 5
+        assert target(tmp_path, string=PLANT).hub.host == "plant.example"
+
     @pytest.mark.parametrize("text, wanted", [("{", "not valid JSON"), ("[]", "not a status file"), ("{}", "lacks")])
     def test_a_broken_status_file_is_an_error(self, tmp_path, text, wanted):
         write_status(tmp_path / ".muster")
