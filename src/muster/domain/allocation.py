@@ -69,7 +69,7 @@ def candidates(hubs: Sequence[LinkedHub], named: Sequence[str]) -> tuple[LinkedH
 
 
 def choose(policy: PolicyName, registration_id: str, among: Sequence[LinkedHub]) -> Choice:
-    """The hub by ``hashed``, ``geoLatency`` or ``static``; ``custom`` is answered by its webhook and is not for here."""
+    """The hub by ``hashed``, ``geoLatency`` or ``static``; ``custom`` is for its webhook, and not for here."""
     if len(among) == 1:
         return Choice(among[0], f"policy {policy}: {among[0].host_name} is the only candidate")
     if policy == "geoLatency":

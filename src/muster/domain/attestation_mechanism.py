@@ -14,6 +14,7 @@ import msgspec
 from muster.domain.attestation import EnrolledCertificate, EnrolledCertificates
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 from muster.domain.sas import require_key
+from muster.domain.tpm import TpmKeyFormatError, parse_storage_key
 from muster.domain.twin import JsonObject
 from muster.pki.certificate import (
     Certificate,
@@ -199,7 +200,7 @@ def _read_certificate(
 
 
 def read_certificate(what: str, text: str) -> StoredCertificate:
-    """A certificate in any form that clients send (dps.md 4.8). Raises ArgumentInvalidError, which begins with ``what``."""
+    """A certificate in any form that clients send (dps.md 4.8). Raises ArgumentInvalidError that begins with ``what``."""
     try:
         certificate = parse_certificate(read_certificates(text)[0])
     except CertificateFormatError as error:
@@ -232,9 +233,9 @@ def _read_symmetric_key(
 def _read_tpm(body: TpmBody | None, stored: Mechanism | None) -> Mechanism:
     if body is None or not body.endorsement_key:
         raise ArgumentNullError("attestation.tpm.endorsementKey is required.")
-    for name, value in (("endorsementKey", body.endorsement_key), ("storageRootKey", body.storage_root_key)):
-        if value:
-            _require_base64(f"attestation.tpm.{name}", value)
+    _require_storage_key("attestation.tpm.endorsementKey", body.endorsement_key)
+    if body.storage_root_key:
+        _require_storage_key("attestation.tpm.storageRootKey", body.storage_root_key)
     # A storage root key that the service has learned from the device stays when an update does not name one (dps.md
     # 4.6).
     same = stored is not None and stored.type == "tpm" and stored.endorsement_key == body.endorsement_key
@@ -244,11 +245,12 @@ def _read_tpm(body: TpmBody | None, stored: Mechanism | None) -> Mechanism:
     )
 
 
-def _require_base64(member: str, value: str) -> None:
+def _require_storage_key(member: str, value: str) -> None:
+    """Raise ArgumentInvalidError unless it is base64 of the public area of a key that DPS's clients make."""
     try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise ArgumentInvalidError(f"{member} is not base64.") from None
+        parse_storage_key(base64.b64decode(value, validate=True))
+    except (binascii.Error, TpmKeyFormatError) as error:
+        raise ArgumentInvalidError(f"{member} is invalid: {error}") from None
 
 
 def mechanism_view(mechanism: Mechanism, *, keys: bool) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class TpmChallengeError(UnauthorizedError):
 
     code = 401002
     name = "TpmChallenge"
-    message = "Authorization required"
+    message = "Authorization required, resend request using supplied key"
 
     def __init__(self, authentication_key: str) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class Attestations:
         self._clock = clock
 
     async def judge(self, login: DeviceLogin, credential: Credential, *, tpm: bool = False) -> Verdict:
-        """``tpm``: the device offered a TPM's keys. An individual enrollment alone decides if there is one (dps.md 4.1)."""
+        """``tpm``: the device offered a TPM's keys. If there is an individual enrollment, it decides (dps.md 4.1)."""
         service = self._services.find(login.id_scope)
         known = check(
             "id-scope.known",
@@ -191,7 +191,7 @@ def _matching(enrollment: Enrollment, credential: Credential, *, used_tpm: bool)
     return check(
         "enrollment.attestation",
         passed=passed,
-        detail=f"the enrollment attests by {wanted}; the device used {credential.describe() if not used_tpm else 'a TPM'}",
+        detail=f"the enrollment attests by {wanted}; the device used {'a TPM' if used_tpm else credential.describe()}",
         fix=f"let the device use its {wanted} credential, or enroll it anew with what it has",
     )
 

@@ -288,7 +288,7 @@ class Registrations:
         context: Context,
         allocation: Allocation,
     ) -> str | None:
-        """Write the device and *assigned* in one transaction; the device id, or None when another process was faster."""
+        """Write device and *assigned* in one transaction; the device id, or None when another process was faster."""
         hub = allocation.choice.hub.name
         # A new deviceId of the enrollment counts only after the record was deleted (dps.md 4.9).
         device_id = stored.device_id or enrollment.device_id(stored.registration_id)
@@ -320,7 +320,7 @@ class Registrations:
     def _credentials(
         self, enrollment: Enrollment, stored: Registration, context: Context
     ) -> tuple[Authentication, dict[str, Any]]:
-        """What the hub will know the device by (dps.md 5.5), and what its registration state shows of it (dps.md 1.5)."""
+        """What the hub knows the device by (dps.md 5.5), and what its registration state shows of it (dps.md 1.5)."""
         group = {"enrollmentGroupId": context.group_id} if context.group_id else {}
         match enrollment.mechanism.type:
             case "x509":

@@ -36,7 +36,7 @@ class Webhook(Protocol):
 
 
 class HttpWebhook:
-    """The webhook over HTTP(S): no redirects, bounded time and answer (DESIGN.md 5). ``timeout`` and delays in seconds."""
+    """The webhook over HTTP(S): no redirects, bounded time and answer (DESIGN.md 5). Times in seconds."""
 
     def __init__(self, *, timeout: float = 10.0, retry_delays: Sequence[float] = RETRY_DELAYS) -> None:
         self._timeout = timeout

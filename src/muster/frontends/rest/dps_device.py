@@ -96,6 +96,12 @@ def _error_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """A challenge has a body of its own, and only a TPM ever gets one (dps.md 4.6, 9.2)."""
     if isinstance(error, TpmChallengeError):
         return status.ascii_json(
-            {"message": error.message, "authenticationKey": error.authentication_key, "keyName": "registration"}
+            {
+                "message": error.message,
+                "authenticationKey": error.authentication_key,
+                # The real service has this member; a nonce in it would make the challenge worthless.
+                "unencryptedAuthenticationKey": None,
+                "keyName": "registration",
+            }
         )
     return status.provisioning_body(error, tracking_id, now)
