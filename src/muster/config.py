@@ -11,6 +11,9 @@ DEVELOPMENT_KEY = "bXVzdGVyLWRldi1rZXktdGhpcy1pcy1uby1zZWNyZXQ="
 
 DEVELOPMENT_ID_SCOPE = "0ne00DE5EED"
 
+TOKEN_KEY_FILE = "token.key"  # noqa: S105 - the name of a file
+"""Where a data directory has the key of its bearer tokens."""
+
 MQTT_PORT = 8883
 AMQP_PORT = 5671
 HTTPS_PORT = 443

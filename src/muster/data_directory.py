@@ -1,4 +1,5 @@
-"""The directory that holds all of one Muster: its lock, CA, database file, and ``status.json`` for the command line.
+"""The directory that holds all of one Muster: its lock, keys, CA, database file, and ``status.json`` for the command
+line.
 
 Private from its first moment: 0700, files 0600. Not here: what the database holds.
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from muster.config import ConfigurationError
+from muster.config import TOKEN_KEY_FILE, ConfigurationError
 from muster.pki.authority import (
     Credential,
     create_authority,
@@ -24,6 +25,8 @@ from muster.pki.authority import (
     permitted,
     renew_authority,
 )
+
+TOKEN_KEY_BYTES = 32
 
 _PRIVATE_DIRECTORY = 0o700
 _PRIVATE_FILE = 0o600
@@ -124,6 +127,19 @@ class DataDirectory:
                 with contextlib.suppress(OSError):
                     return Path(candidate).read_bytes().rstrip() + b"\n"
         return b""
+
+    def token_key(self) -> bytes:
+        """The key that signs the bearer tokens of the management plane, 32 bytes; made at the first start."""
+        file = self.path / TOKEN_KEY_FILE
+        if not file.exists():
+            self.write(file, os.urandom(TOKEN_KEY_BYTES))
+        key = file.read_bytes()
+        if len(key) != TOKEN_KEY_BYTES:
+            raise ConfigurationError(
+                f"{file} has {len(key)} bytes, and not {TOKEN_KEY_BYTES}: remove it, and a new one is made. Tokens that"
+                " were signed with it count no more."
+            )
+        return key
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """What the command line reads to find this server, secrets included."""

@@ -27,11 +27,34 @@ def test_everything_is_private_even_with_an_open_umask(tmp_path: Path) -> None:
         directory = DataDirectory(tmp_path / "a" / "data")
         directory.server_certificate(("localhost",), LOOPBACK, NOW)
         directory.write_status({"key": "secret"})
+        directory.token_key()
     finally:
         os.umask(before)
     assert mode(directory.path) == 0o700
-    private = ["ca.key", "ca.pem", "trust.pem", "status.json"]
+    private = ["ca.key", "ca.pem", "trust.pem", "status.json", "token.key"]
     assert {name: mode(directory.path / name) for name in private} == dict.fromkeys(private, 0o600)
+    directory.close()
+
+
+def test_the_token_key_is_made_once(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    key = directory.token_key()
+    assert len(key) == 32
+    assert directory.token_key() == key
+    directory.close()
+    again = DataDirectory(tmp_path)
+    assert again.token_key() == key
+    again.close()
+    other = DataDirectory(tmp_path / "other")
+    assert other.token_key() != key
+    other.close()
+
+
+def test_a_token_key_of_another_length_is_refused(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    (tmp_path / "token.key").write_bytes(b"short")
+    with pytest.raises(ConfigurationError, match="remove it"):
+        directory.token_key()
     directory.close()
 
 

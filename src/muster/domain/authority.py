@@ -7,12 +7,10 @@ import time
 from typing import Any
 
 import msgspec
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from muster.domain.attestation_mechanism import StoredCertificate
 from muster.domain.timestamp import SECOND
-from muster.pki.certificate import CertificateFormatError, parse_certificate
+from muster.pki.possession import possession_problem
 
 MAXIMUM_AUTHORITIES = 25
 MAXIMUM_NAME_LENGTH = 256
@@ -31,33 +29,10 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def proof_problem(authority: Authority, proof: bytes, now: int) -> str | None:
-    """Why a DER certificate does not prove that its maker holds the CA's key; None when it does.
-
-    Its common name has to be the code, its signature the CA's, and it has to be in its dates.
-    """
+    """Why a DER certificate does not prove that its maker holds the CA's key; None when it does (dps.md 7.5)."""
     if not authority.verification_code:
         return "no verification code was asked for: generate one first"
-    try:
-        facts = parse_certificate(proof)
-    except CertificateFormatError as error:
-        return str(error)
-    if facts.common_name != authority.verification_code:
-        return f"its common name is {facts.common_name!r}, and not the verification code {authority.verification_code}"
-    if (facts.not_before is not None and now < facts.not_before) or (
-        facts.not_after is not None and now > facts.not_after
-    ):
-        return "it is not in its dates"
-    if not _signed_by(proof, authority.certificate.bytes()):
-        return "it is not signed by the CA certificate"
-    return None
-
-
-def _signed_by(certificate: bytes, issuer: bytes) -> bool:
-    try:
-        x509.load_der_x509_certificate(certificate).verify_directly_issued_by(x509.load_der_x509_certificate(issuer))
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
-        return False
-    return True
+    return possession_problem(authority.certificate.bytes(), authority.verification_code, proof, now)
 
 
 def arm_properties(authority: Authority, *, with_certificate: bool) -> dict[str, Any]:
