@@ -398,6 +398,7 @@ class _Server:
             "provisioningHost": services.provisioning.first.host_name,
             "hubs": [{"name": hub.name, "host": hub.host_name} for hub in services.hubs.all],
             "persistence": self._persistence(),
+            "endpoints": self._endpoints,
         }
 
     def _persistence(self) -> str:

@@ -61,7 +61,9 @@ class Reports:
         report = bounded(report)
         await tx.execute(
             "INSERT INTO report (tracking_id, scope, service, subject_key, time, document)"
-            " VALUES (:tracking_id, :scope, :service, :subject_key, :time, :document)",
+            " VALUES (:tracking_id, :scope, :service, :subject_key, :time, :document)"
+            # A registration that was accepted with a warning and then failed: the failure is what counts.
+            " ON CONFLICT (tracking_id) DO UPDATE SET time = excluded.time, document = excluded.document",
             tracking_id=report.tracking_id,
             scope=report.scope,
             service=report.service,
