@@ -10,7 +10,7 @@ PIP := -m pip --quiet --disable-pip-version-check
 # Two workers: most of the time of a conformance test is an SDK waiting.
 WORKERS ?= 2
 
-.PHONY: help setup sdk chromium demo test conformance lint check bench lock clean
+.PHONY: help setup sdk system demo test conformance lint check bench lock clean
 
 help:
 	@echo "make demo         run a device from its certificate to its telemetry, on the stock Azure SDK"
@@ -34,11 +34,14 @@ $(SDK)/.done: requirements/sdk.txt
 	$(SDK)/bin/python $(PIP) install --require-hashes -r requirements/sdk.txt
 	@touch $@
 
-# The browser tests drive Debian's Chromium; it is installed where that is possible and missing.
-chromium:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
-		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
-		|| { echo "Chromium is missing: sudo apt-get install chromium chromium-driver"; exit 1; }
+# What comes from the system: a browser for the portal's tests, a TPM in software for TPM attestation. Installed where
+# that is possible and they are missing.
+SYSTEM := chromium chromium-driver swtpm tpm2-tools
+system:
+	@for tool in chromium chromedriver swtpm tpm2_import; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	[ -z "$$missing" ] \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq $(SYSTEM) >/dev/null; } \
+		|| { echo "These are missing:$$missing. Install them: sudo apt-get install $(SYSTEM)"; exit 1; }
 
 demo: setup sdk
 	$(BIN)/muster demo --python $(SDK)/bin/python
@@ -46,7 +49,7 @@ demo: setup sdk
 test: setup
 	$(PYTEST) tests/unit tests/playbook tests/property tests/operations tests/contract -n $(WORKERS) -q
 
-conformance: setup sdk chromium
+conformance: setup sdk system
 	$(PYTEST) tests/conformance tests/fault tests/browser -n $(WORKERS) -q --timeout 300
 
 lint: setup
