@@ -242,7 +242,6 @@ def commands(flow: Flow) -> None:
         flow.errors.append(result.stdout + result.stderr)
     flow.errors.append(flow.server.cli("why").stdout)
     flow.errors.append(flow.server.cli("why", "canary-2").stdout)
-    flow.errors.append(flow.server.cli("status").stdout)
     flow.errors.append(flow.server.cli("registration", "show", "canary-1").stdout)
     flow.errors.append(flow.server.cli("enrollment", "show", "canary-1").stdout)
 
