@@ -18,8 +18,8 @@ from muster.config import ConfigurationError
 from muster.pki.authority import (
     Credential,
     create_authority,
-    issue_server_certificate,
     has_expired,
+    issue_server_certificate,
     names_outside,
     permitted,
     renew_authority,
