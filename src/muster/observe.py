@@ -11,6 +11,7 @@ import time
 from collections import Counter
 
 _SECRETS = re.compile(r"((?:\bsig=|SharedAccessKey=|[Kk]ey\"?\s*[:=]\s*\"?)(?:%[0-9A-Fa-f]{2}|[A-Za-z0-9+/=_-])+)")
+_LONGEST_LINE = 2000
 _operations = logging.getLogger("muster.operation")
 
 counters: Counter[str] = Counter()
@@ -22,11 +23,21 @@ def redact(text: str) -> str:
     return _SECRETS.sub(lambda match: re.split(r"(?<=[=:])", match[0], maxsplit=1)[0] + "***", text)
 
 
+def one_line(text: str) -> str:
+    """``text`` as a line of the log: ids that clients choose can begin no line of their own, steer no terminal, and
+    fill no disk.
+    """
+    kept = text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + "..."
+    if kept.isprintable():
+        return kept
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in kept)
+
+
 class Redaction(logging.Filter):
-    """Redacts the finished message of every record, exceptions included."""
+    """Redacts the finished message of every record, exceptions included, and keeps it on its line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = redact(record.getMessage())
+        record.msg = one_line(redact(record.getMessage()))
         record.args = None
         if record.exc_info and not record.exc_text:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))

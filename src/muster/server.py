@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -85,7 +86,14 @@ def run_up(options: UpOptions, on_ready: OnReady) -> int:
     """``muster up``: serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigurationError."""
     set_up_logging(options.log_level, options.log_format)
     os.umask(0o077)
+    _allow_connections()
     return uvloop.run(_up(options, on_ready))
+
+
+def _allow_connections() -> None:
+    """As many open files as this user may have: the usual soft limit of 1,024 is far below the listener's own."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,6 +450,7 @@ class _Server:
             "provisioningHost": services.provisioning.first.host_name,
             "hubs": [{"name": hub.name, "host": hub.host_name} for hub in services.hubs.all],
             "persistence": self._persistence(),
+            "endpoints": self._endpoints,
         }
 
     def _persistence(self) -> str:

@@ -246,6 +246,18 @@ async def test_a_server_that_stops_in_any_order_ends_its_streams(services: Servi
             await reading.ended.wait()
 
 
+async def test_a_client_that_goes_in_the_moment_of_a_wake_up_leaves_nothing(services: Services, portal: Portal) -> None:
+    for steps in range(8):
+        async with stream(portal, ARRIVALS) as reading:
+            await reading.until(b"retry")
+            await asyncio.sleep(0.01)
+            services.bus.publish(events_subject(services.hub.name), b"")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reading.gone.set()
+        assert not listening(services)
+
+
 async def test_a_server_that_is_cancelled_ends_its_streams(services: Services, portal: Portal) -> None:
     started = asyncio.Event()
 

@@ -1,9 +1,11 @@
 """The security defaults hold for every route of the portal, the event stream included."""
 
+from pathlib import Path
+
 import pytest
 from tests.support.asgi import Answer, ask
 from tests.support.fix_portal import portal_of
-from tests.support.fix_services import Services
+from tests.support.fix_services import ID_SCOPE, Services
 
 from muster.portal.app import Portal
 from muster.portal.security import CSRF_HEADER, RESPONSE_HEADERS
@@ -20,6 +22,7 @@ ROUTES = (
     "/ca.pem",
     "/static/portal.css",
     "/nowhere",
+    "/static/nowhere",
 )
 
 
@@ -59,7 +62,8 @@ async def test_with_a_start_token_every_page_but_the_static_files_asks_for_it(se
     portal = portal_of(services, start_token="f00dcafe")
     for target in ROUTES:
         answer = await ask(portal, "GET", target)
-        assert_guarded(answer, 200 if target.startswith("/static/") else 401)
+        assert ID_SCOPE not in answer.text
+        assert_guarded(answer, 200 if target == "/static/portal.css" else 401)
         if answer.status == 401:
             assert "banner" in answer.text
             assert "f00dcafe" not in answer.text
@@ -85,3 +89,14 @@ async def test_what_is_shown_is_not_kept(portal: Portal) -> None:
     for target in ROUTES:
         if not target.startswith(("/static/", "/stream")):
             assert (await ask(portal, "GET", target)).headers["cache-control"] == "no-store"
+
+
+def test_the_documentation_names_every_header_and_every_page() -> None:
+    page = Path(__file__).parents[2] / "docs" / "portal.md"
+    text = " ".join(page.read_text().split())
+    for name, value in RESPONSE_HEADERS.items():
+        assert name in text.lower()
+        assert value in text
+    for target in ROUTES:
+        if "nowhere" not in target and "static" not in target:
+            assert f"`{target.partition('?')[0]}".removesuffix("/t") in text

@@ -242,3 +242,20 @@ async def test_reports_hold_no_secrets(enrolled: Services) -> None:
     text = msgspec.json.encode(report).decode()
     assert "c2VjcmV0" not in text
     assert "hunter2" not in text
+
+
+async def test_a_warning_and_then_a_failure_share_one_report(services: Services) -> None:
+    services.clock.now = device_time()
+    device = ca_leaf("dev-01")
+    await services.enroll("dev-01", device.certificate_pem.decode())
+
+    async def unlink(tx):
+        await tx.execute("DELETE FROM linked_hub")
+
+    await services.database.transact(unlink)
+    await services.provisioning.load()
+    operation = await services.registrations.register(login(), credential(device), b"")
+    last = await finished(services, operation)
+    assert last.registration.status == "failed"
+    (report,) = await services.reports.find("dev-01")
+    assert (report.verdict, report.tracking_id) == ("failed", operation.tracking_id)

@@ -20,7 +20,7 @@ from typing import Any, Self
 import pytest
 
 from muster.domain.sas import create_token
-from tests.support.fix_server import CLIENTS, DEVELOPMENT_KEY, SDK_PYTHON, MusterServer, clean_environment
+from tests.support.fix_server import CLIENTS, SDK_PYTHON, MusterServer, clean_environment
 
 _ANSWER_SECONDS = 45.0
 _FAR = 4_000_000_000
@@ -151,7 +151,13 @@ class HttpsClient:
         self._server = server
         self._context = ssl.create_default_context(cafile=str(server.ca_file))
 
-    def token(self, policy: str = "iothubowner", key: str = DEVELOPMENT_KEY) -> str:
+    def token(self, policy: str = "iothubowner", key: str | None = None) -> str:
+        """A token of a policy; without ``key``, by the owner's key of that policy's service."""
+        if key is None:
+            provisioning = policy == "provisioningserviceowner"
+            server = self._server
+            own = server.provisioning_connection_string if provisioning else server.hub_connection_string
+            key = own.partition("SharedAccessKey=")[2]
         return create_token(self._server.address, key, _FAR, policy)
 
     def connection(self) -> http.client.HTTPSConnection:

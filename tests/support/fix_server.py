@@ -51,7 +51,10 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class MusterServer:
-    """One ``muster up``. ``start`` returns when it is ready; it may be stopped or killed and started again."""
+    """One ``muster up``. ``start`` returns when it is ready; it may be stopped or killed and started again.
+
+    With ``--host-name`` among the options, ``address`` is the name that clients dial.
+    """
 
     def __init__(self, directory: Path, address: str, *options: str) -> None:
         self.directory = directory
@@ -65,7 +68,8 @@ class MusterServer:
     # Life
 
     def start(self) -> "MusterServer":
-        command = [sys.executable, "-m", "muster", "up", "--address", self.address]
+        place = () if "--host-name" in self.options else ("--address", self.address)
+        command = [sys.executable, "-m", "muster", "up", *place]
         command += ["--data-dir", str(self.data_directory), *self.options]
         started = time.monotonic()
         with self.log.open("ab") as log:

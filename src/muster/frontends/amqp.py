@@ -36,7 +36,9 @@ def _variable(constructor: int, data: bytes) -> bytes:
 
 
 def _described(code: int, fields: Iterable[bytes]) -> bytes:
-    """A described list (list8) with all its fields: some clients index them by position (hub-service.md 8.9)."""
+    """A described list (list8) with all its fields: some clients index them by position (hub-service.md
+    8.9).
+    """
     values = tuple(fields)
     body = b"".join(values)
     return bytes((0x00, 0x53, code, 0xC0, len(body) + 1, len(values))) + body
@@ -134,7 +136,7 @@ class AmqpRefusal(asyncio.Protocol):
 
     def _take_frame(self, frame: bytes) -> None:
         performative = frame[4 * frame[4] :]
-        code = performative[2] if performative.startswith(b"\x00\x53") and len(performative) > 2 else None  # noqa: PLR2004
+        code = int.from_bytes(performative[2:3]) if performative.startswith(b"\x00\x53") else None
         if frame[5] == _SASL_FRAME:
             if code == _SASL_INIT:
                 self._transport.write(_WELCOME)

@@ -36,8 +36,8 @@ class HttpFactory:
     """Makes the HTTP protocol of each connection; called with a ``Peer``, as the listener does.
 
     ``server`` is the ``Server`` header of every answer, none by default. Times are in seconds, sizes in
-    bytes. ``request_timeout`` bounds the arrival of one request, body included, as long as the application
-    reads it.
+    bytes. ``request_timeout`` bounds the arrival of a request's headers, and then each wait for more of its
+    body, as long as the application reads it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class HttpFactory:
             _ending_quietly(app),
             interface="asgi3",
             lifespan="off",
-            ws=partial(WebSocketProtocol, websockets) if websockets is not None else None,  # type: ignore[arg-type]  # a class is asked for, and only called
+            ws=partial(WebSocketProtocol, websockets) if websockets else None,  # type: ignore[arg-type]  # only called
             log_config=None,
             access_log=False,
             proxy_headers=False,  # a client may not say who it is
@@ -120,6 +120,8 @@ class HttpProtocol(HttpToolsProtocol):
             if self._header_size > self._factory.max_header_size and not self.transport.is_closing():
                 self.transport.write(_HEADERS_TOO_LARGE)
                 self.transport.close()
+        elif self._deadline is not None:
+            self._start_deadline()
 
     def on_message_begin(self) -> None:
         self._factory.refresh_headers()
@@ -153,9 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Say nothing: the request was served as what it is without the upgrade."""
 
     def _is_answering(self) -> bool:
-        cycle: RequestResponseCycle | None = (
-            self.cycle
-        )  # uvicorn's annotation leaves out the time before the first request
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves out that there is none at first
         return cycle is not None and not cycle.response_complete
 
     def _start_deadline(self) -> None:
@@ -175,7 +175,9 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _ending_quietly(app: ASGIApp) -> ASGIApp:
-    """The application, for which it is no error to lose its client in the middle of a request, nor to be cancelled."""
+    """The application, for which it is no error to lose its client in the middle of a request, nor to be
+    cancelled.
+    """
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         try:

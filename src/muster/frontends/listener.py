@@ -29,8 +29,8 @@ _log = logging.getLogger("muster.listener")
 
 _BACKLOG = 4096
 
-# What the system holds for a slow peer, in bytes (Linux takes twice that). Left alone it grows to megabytes, and hides
-# for minutes whether the peer reads at all.
+# What the system holds for a slow peer, in bytes (Linux takes twice that). Left alone it grows to megabytes,
+# and hides for minutes whether the peer reads at all.
 _SEND_BUFFER = 256 * 1024
 
 # A connection that ended without a word from the network (a cable pulled, a NAT entry lost) is found after 2

@@ -1,7 +1,7 @@
 """Application data to TLS records and back, for connections whose handshake is done.
 
 Two implementations of one small interface: pyOpenSSL's public calls, and the same calls of OpenSSL through
-the bindings pyOpenSSL itself stands on, at a third of the cost (``docs/tls.md`` has the figures). The second
+the bindings pyOpenSSL itself stands on, at half the cost (``docs/tls.md`` has the figures). The second
 is taken where its parts are found; nothing else in the project knows of it.
 """
 
@@ -123,7 +123,8 @@ class DirectRecords(PublicRecords):
         sent = self._lib.SSL_write(self._ssl, data, len(data))
         if sent != len(data):  # less with a negotiated maximum fragment length; nothing when the connection is broken
             return super().send(data[max(sent, 0) :])
-        return self._view[: self._lib.BIO_read(self._from_ssl, self._buffer, _BUFFER_SIZE)]  # type: ignore[no-any-return]  # cffi is untyped
+        size = self._lib.BIO_read(self._from_ssl, self._buffer, _BUFFER_SIZE)
+        return self._view[:size]  # type: ignore[no-any-return]  # cffi is untyped
 
 
 def record_layer() -> Callable[[SSL.Connection], PublicRecords]:

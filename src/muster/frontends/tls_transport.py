@@ -243,7 +243,8 @@ class TlsProtocol(asyncio.Protocol):
         self._tcp.write_eof()
         if not reading:
             self._tcp.resume_reading()
-        self._unread = self._tcp.get_write_buffer_size()
+        # One more than there is, so that what is not flushed by then counts as progress, once.
+        self._unread = self._tcp.get_write_buffer_size() + 1
         self._set_timer(self._limits.close_timeout, self._stalled)
 
     def sent(self, size: int) -> None:
@@ -365,8 +366,7 @@ class TlsProtocol(asyncio.Protocol):
             self._tcp.abort()  # closing, all is flushed, and the peer keeps the connection open
         elif waiting < self._unread:
             self._unread = waiting
-            closing = self._phase is _CLOSING
-            self._set_timer(self._limits.close_timeout if closing else self._limits.stall_timeout, self._stalled)
+            self._set_timer(self._limits.stall_timeout, self._stalled)
         else:
             self._drop(f"the peer does not read: {waiting} bytes wait for it, none was taken in time")
 

@@ -243,7 +243,8 @@ class EventLog:
                 events, position = await self.read(hub, position, 100, partition)
                 if not events:
                     try:
-                        await asyncio.wait_for(wake.wait(), idle)
+                        async with asyncio.timeout(idle):  # wait_for of Python 3.11 may swallow a cancellation
+                            await wake.wait()
                         continue
                     except TimeoutError:
                         pass

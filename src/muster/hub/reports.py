@@ -12,6 +12,7 @@ import msgspec
 from muster.domain.documents import encode, read
 from muster.domain.report import LONGEST_SUBJECT, Report, bounded, clipped
 from muster.domain.timestamp import DAY, iso_utc
+from muster.observe import redact
 from muster.store.database import Database, Transaction
 
 MAXIMUM_REPORTS = 10_000
@@ -57,17 +58,19 @@ class Reports:
         await self._database.transact(body)
 
     async def insert(self, tx: Transaction, report: Report) -> None:
-        """The same, inside a transaction of the caller."""
+        """The same, inside a transaction of the caller. A token that a client put where an id belongs is taken out."""
         report = bounded(report)
         await tx.execute(
             "INSERT INTO report (tracking_id, scope, service, subject_key, time, document)"
-            " VALUES (:tracking_id, :scope, :service, :subject_key, :time, :document)",
+            " VALUES (:tracking_id, :scope, :service, :subject_key, :time, :document)"
+            # A registration that was accepted with a warning and then failed: the failure is what counts.
+            " ON CONFLICT (tracking_id) DO UPDATE SET time = excluded.time, document = excluded.document",
             tracking_id=report.tracking_id,
             scope=report.scope,
             service=report.service,
-            subject_key=report.subject.lower(),
+            subject_key=redact(report.subject).lower(),
             time=report.time,
-            document=encode(report),
+            document=redact(encode(report)),
         )
         self._recorded += 1
         if self._recorded % _PRUNE_EVERY == 1:
@@ -87,7 +90,7 @@ class Reports:
             "SELECT document FROM report WHERE tracking_id = :tracking_id OR subject_key = :subject_key"
             " ORDER BY time DESC LIMIT :limit",
             tracking_id=_tracking_guid(identifier),
-            subject_key=clipped(identifier, LONGEST_SUBJECT).lower(),
+            subject_key=redact(clipped(identifier, LONGEST_SUBJECT)).lower(),
             limit=limit,
         )
         return [read(row[0], Report) for row in rows]

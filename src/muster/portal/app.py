@@ -94,6 +94,7 @@ def create_portal(
         host_names=host_names,
         start_token=start_token,
         sign_in_page=templates.render("sign_in.html"),
+        public_paths=static_files.paths,
         entropy=entropy,
     )
     return Portal(guard, live)

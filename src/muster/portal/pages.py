@@ -15,6 +15,7 @@ from muster.domain.enrollment import Enrollment
 from muster.domain.errors import NotFoundError
 from muster.domain.registration import Registration
 from muster.domain.registration_id import registration_id_problem
+from muster.domain.report import Report
 from muster.dps.enrollments import Enrollments
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
@@ -227,7 +228,7 @@ class Pages:
             others=[display.refusal(other) for other in others],
         )
 
-    async def _find_reports(self, identifier: str) -> list[Any]:
+    async def _find_reports(self, identifier: str) -> list[Report]:
         # Nobody's id holds a NUL, and no database finds one.
         return [] if "\0" in identifier else await self.reports.find(identifier, MAXIMUM_ROWS)
 

@@ -36,7 +36,6 @@ RESPONSE_HEADERS = {
 }
 
 _SAFE_METHODS = ("GET", "HEAD")
-_STATIC = "/static/"
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/@\s]+))(?::(\d{1,5}))?")
 _KEY_BYTES = 32
 
@@ -44,7 +43,8 @@ _KEY_BYTES = 32
 class Guard:
     """Wraps the portal's application. ``start_token`` None: no sign-in, as on loopback.
 
-    ``sign_in_page`` is the HTML that answers a request without a session. ``entropy(n)`` gives n random bytes.
+    ``sign_in_page`` is the HTML that answers a request without a session; ``public_paths`` need none, because that page
+    loads them. ``entropy(n)`` gives n random bytes.
     """
 
     def __init__(
@@ -54,12 +54,14 @@ class Guard:
         host_names: Collection[str],
         start_token: str | None,
         sign_in_page: str,
+        public_paths: Collection[str],
         entropy: Entropy,
     ) -> None:
         self._app = app
         self._hosts = ALWAYS_ALLOWED_HOSTS | {name.lower().strip("[]") for name in host_names}
         self._start_token = start_token
         self._sign_in_page = sign_in_page
+        self._public_paths = frozenset(public_paths)
         self._entropy = entropy
         self._csrf_key = entropy(_KEY_BYTES)
         self._sessions: dict[str, None] = {}  # in the order in which they began
@@ -102,7 +104,7 @@ class Guard:
 
     def _sign_in(self, scope: Scope, host: re.Match[str], session: str | None) -> Response | None:
         """None when the request may go on; a redirect into a new session for the right token; else the sign-in page."""
-        if self._start_token is None or scope["path"].startswith(_STATIC):
+        if self._start_token is None or scope["path"] in self._public_paths:
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", []) if scope["path"] == "/" else []
         if given:

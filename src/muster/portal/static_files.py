@@ -24,6 +24,11 @@ class StaticFiles:
             file.name: file.read_bytes() for file in directory.iterdir() if file.name.rpartition(".")[2] in _TYPES
         }
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where the files are served."""
+        return frozenset(f"/static/{name}" for name in self._files)
+
     def address(self, name: str) -> str:
         """``/static/portal.css?v=<hash>``. KeyError for a name that is not there: a bug in a template."""
         return f"/static/{name}?v={hashlib.sha256(self._files[name]).hexdigest()[:12]}"

@@ -19,6 +19,9 @@ from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenerLimits, Protocols
 from muster.frontends.tls_transport import TlsLimits
 
+# The other event loop meets the transport below in the tests of the listener.
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
 NOON = 1_790_000_000 * 1_000_000
 ANSWER = b"HTTP/1.1 200 OK\r\n"
 
@@ -261,7 +264,7 @@ async def test_request_has_a_time_limit(begun: bytes, place: str) -> None:
 
 
 async def test_time_limit_is_for_the_client_not_for_the_application() -> None:
-    async with serving(request_timeout=0.05) as (app, _listener, _factory, address), connected(address) as streams:
+    async with serving(request_timeout=0.08) as (app, _listener, _factory, address), connected(address) as streams:
         request = post("/ignore", bytes(1_000_000))
         streams[1].write(request)
         await app.started.wait()

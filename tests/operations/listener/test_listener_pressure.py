@@ -175,8 +175,9 @@ async def test_client_that_never_reads_cannot_hold_a_closed_connection() -> None
         assert recorder.calls[-1] == "lost"
 
 
-async def test_slow_client_is_not_dropped() -> None:
-    limits = ListenerLimits(tls=TlsLimits(write_high_water=32_768, stall_timeout=0.1))
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+async def test_slow_client_is_not_dropped(closed: bool) -> None:
+    limits = ListenerLimits(tls=TlsLimits(write_high_water=32_768, stall_timeout=0.1, close_timeout=0.01))
     size = 100 * len(BLOCK)
 
     def read_slowly() -> tuple[int, float]:
@@ -195,6 +196,8 @@ async def test_slow_client_is_not_dropped() -> None:
         reading = asyncio.get_running_loop().run_in_executor(None, read_slowly)
         await server.until(lambda: server.served)
         server.served[0].transport.write(100 * BLOCK)
+        if closed:
+            server.served[0].transport.close()
         received, duration = await reading
         assert received == size
         assert duration > 2 * limits.tls.stall_timeout

@@ -18,6 +18,9 @@ from muster.frontends.listener import Listener, ListenerLimits, Peer, Protocols
 from muster.frontends.tls_transport import TlsLimits
 from muster.frontends.websocket import WebSocketServices
 
+# The other event loop meets the transport below in the tests of the listener.
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
 CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
 
 

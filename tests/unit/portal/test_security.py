@@ -35,6 +35,7 @@ def guard(start_token: str | None = None) -> Guard:
         host_names=["Muster.Example", "127.0.0.5", "fd00::5"],
         start_token=start_token,
         sign_in_page="<p>sign in</p>",
+        public_paths=["/static/portal.css"],
         entropy=Counter(),
     )
 
@@ -152,7 +153,9 @@ async def test_an_unsafe_request_needs_the_csrf_token(sent: dict[str, str]) -> N
 
 async def test_the_csrf_token_of_another_server_is_wrong() -> None:
     app = guard()
-    other = Guard(inner, host_names=[], start_token=None, sign_in_page="", entropy=lambda size: b"\xaa" * size)
+    other = Guard(
+        inner, host_names=[], start_token=None, sign_in_page="", public_paths=[], entropy=lambda size: b"\xaa" * size
+    )
     assert (await ask(app, "POST", "/", {**SAME_ORIGIN, CSRF_HEADER: await csrf_token(other)})).status == 403
 
 
@@ -190,7 +193,8 @@ async def test_without_a_start_token_nobody_signs_in() -> None:
 
 async def test_with_a_start_token_every_page_asks_for_it() -> None:
     app = guard(TOKEN)
-    for path in ("/", "/stream", "/ca.pem", "/?token=", "/?token=wrong", "/?token=a%20start", "/static", "/staticx"):
+    tokens = ("/?token=", "/?token=wrong", "/?token=a%20start")
+    for path in ("/", "/stream", "/ca.pem", *tokens, "/static/", "/static/none", "/static/portal.css/", "/static/../"):
         answer = await ask(app, "GET", path)
         assert (answer.status, answer.text) == (401, "<p>sign in</p>")
     assert (await ask(app, "GET", "/static/portal.css")).status == 200
