@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.credential import Credential
@@ -12,7 +13,6 @@ from muster.domain.timestamp import SECOND
 from muster.domain.twin import InitialProperties, InitialTwin
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registrations import Operation
-from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 SYMMETRIC = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}
 HOOK = {"webhookUrl": "https://hook.example.net/api?code=secret", "apiVersion": "2021-10-01"}
@@ -163,5 +163,3 @@ async def test_a_disabled_enrollment_asks_no_webhook(hubs: Services) -> None:
     done = await custom(hubs, WebhookAnswer("east.example.net"), provisioningStatus="disabled")
     assert done.registration.status == "disabled"
     assert hubs.webhook.asked == []
-
-

@@ -4,15 +4,20 @@ import base64
 from typing import Any
 
 import pytest
+from tests.support.fix_pki import chain_leaf, intermediate, root, self_signed
+from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 from muster.domain.credential import Credential
-from muster.domain.errors import CaCertificateNotFoundError, InvalidCertificateError, ServiceError, UnauthorizedAccessError
+from muster.domain.errors import (
+    CaCertificateNotFoundError,
+    InvalidCertificateError,
+    ServiceError,
+    UnauthorizedAccessError,
+)
 from muster.domain.sas import create_token, derive_device_key
 from muster.domain.timestamp import DAY, SECOND
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registrations import Operation
-from tests.support.fix_pki import chain_leaf, intermediate, root, self_signed
-from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 SYMMETRIC = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER_KEY}}

@@ -166,7 +166,7 @@ async def test_an_enrollment_is_shown_with_all_its_facts(services: Services, por
     )
     await try_to_register(services, "pump-01", self_signed("pump-01"))
     stored = await services.enrollments.get(ID_SCOPE, "pump-01")
-    record = await services.registrations.get(ID_SCOPE, "pump-01")
+    record = await services.records.get(ID_SCOPE, "pump-01")
     document = await page(portal, "/enrollments/individual?registrationId=PUMP-01")
     text = words(document)
     facts = parse_certificate(self_signed("pump-01").certificate)

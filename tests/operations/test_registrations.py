@@ -234,7 +234,7 @@ async def test_a_warning_is_reported_and_does_not_refuse(services: Services) -> 
 
 async def test_reports_hold_no_secrets(enrolled: Services) -> None:
     secret = "SharedAccessSignature sr=x&sig=c2VjcmV0&se=1&skn=registration"
-    with pytest.raises(InvalidCertificateError):
+    with pytest.raises(UnauthorizedAccessError):
         await enrolled.registrations.register(
             login(), Credential((), secret, "peer"), b'{"payload":{"password":"hunter2"}}'
         )

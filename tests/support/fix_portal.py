@@ -8,7 +8,7 @@ import msgspec
 
 from muster.domain.credential import Credential
 from muster.domain.errors import ServiceError
-from muster.dps.registrations import DeviceLogin
+from muster.dps.attestations import DeviceLogin
 from muster.hub.events import Messages, Run
 from muster.portal.app import Portal, create_portal
 from tests.support.fix_pki import Identity, root
@@ -34,7 +34,7 @@ def portal_of(
     return create_portal(
         provisioning=services.provisioning,
         enrollments=services.enrollments,
-        registrations=services.registrations,
+        records=services.records,
         hubs=services.hubs,
         events=services.events,
         reports=services.reports,

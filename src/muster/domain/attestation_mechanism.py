@@ -200,7 +200,7 @@ def _read_certificate(
 
 
 def read_certificate(what: str, text: str) -> StoredCertificate:
-    """A certificate in any form that clients send (dps.md 4.8). Raises ArgumentInvalidError that begins with ``what``."""
+    """A certificate in any form that clients send (dps.md 4.8). Raises ArgumentInvalidError about ``what``."""
     try:
         certificate = parse_certificate(read_certificates(text)[0])
     except CertificateFormatError as error:

@@ -54,7 +54,7 @@ class EnrollmentBody(Wire):
     capabilities: DeviceCapabilities | None = None
     iot_hub_host_name: str | None = None
     initial_twin: JsonObject | None = None
-    etag: str | None = None
+    etag: Any = None  # only bulk operations look at it
     provisioning_status: ProvisioningStatus | None = None
     reprovision_policy: ReprovisionPolicy | None = None
     allocation_policy: PolicyName | None = None

@@ -146,7 +146,7 @@ class TpmChallengeError(UnauthorizedError):
     name = "TpmChallenge"
     message = "Authorization required, resend request using supplied key"
 
-    def __init__(self, authentication_key: str) -> None:
+    def __init__(self, authentication_key: str = "") -> None:
         super().__init__()
         self.authentication_key = authentication_key
 

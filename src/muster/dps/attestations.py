@@ -8,7 +8,8 @@ the checks themselves (``domain/attestation.py``, ``domain/sas.py``), and what f
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from muster.domain.attestation import attest_x509_ca_reference, attest_x509_group, attest_x509_individual
+from muster.domain.attestation import attest_x509_individual
+from muster.domain.chain_attestation import attest_x509_ca_reference, attest_x509_group
 from muster.domain.check_table import check, quoted, shell_word, skipped
 from muster.domain.credential import Credential
 from muster.domain.enrollment import Enrollment
@@ -96,8 +97,13 @@ class Attestations:
             enrolled = mechanism.enrolled_certificates()
             return attest_x509_individual(credential.certificates, enrolled, login.registration_id, self._clock())
         groups = await self._groups.get(service.id_scope)
-        authorities = groups.authorities_of(enrollment)
-        return attest_x509_ca_reference(credential.certificates, authorities, login.registration_id, self._clock())
+        return attest_x509_ca_reference(
+            credential.certificates,
+            groups.certificates_of(enrollment),
+            groups.trust,
+            login.registration_id,
+            self._clock(),
+        )
 
     def _judge_token(self, login: DeviceLogin, credential: Credential, keys: tuple[str, ...]) -> tuple[Check, ...]:
         readable, token = _read_token(credential)
@@ -121,13 +127,11 @@ class Attestations:
         self, service: ProvisioningService, login: DeviceLogin, credential: Credential, *, tpm: bool
     ) -> tuple[Enrollment | None, tuple[Check, ...]]:
         groups = await self._groups.get(service.id_scope)
-        if tpm or not (credential.token or (credential.certificates and groups.x509)):
+        if tpm or not (groups.symmetric if credential.token else groups.trust.groups):
             return None, (_missing(login, tpm=tpm),)
         if credential.token:
             return self._judge_derived_key(groups, login, credential)
-        verdict = attest_x509_group(
-            credential.certificates, groups.x509, groups.verified, login.registration_id, self._clock()
-        )
+        verdict = attest_x509_group(credential.certificates, groups.trust, login.registration_id, self._clock())
         group = groups.by_id(verdict.group_id) if verdict.group_id is not None else None
         return group, (skipped("enrollment.exists", _no_individual(login)), *verdict.checks)
 
@@ -139,7 +143,8 @@ class Attestations:
         readable, token = _read_token(credential)
         if token is None:
             return None, (absent, readable)
-        found, checks = None, ()
+        found: Enrollment | None = None
+        checks: tuple[Check, ...] = ()
         for group in groups.symmetric:
             checks = self._check_token(login, token, _derived(group, login.registration_id))
             if next(item for item in checks if item.id == "sas.signature").outcome is Outcome.PASSED:

@@ -264,11 +264,11 @@ class Enrollments:
                 await self.put(service, id, item, ANY)
             case "updateIfMatchETag":
                 await self.get(service.id_scope, id)
-                if not item.etag:
+                if not isinstance(item.etag, str):
                     raise PreconditionFailedError("Mode updateIfMatchETag needs the etag of every item.")
                 await self.put(service, id, item, item.etag)
             case "delete":
-                await self.delete(service.id_scope, id, item.etag)
+                await self.delete(service.id_scope, id, item.etag if isinstance(item.etag, str) else None)
 
     async def page(self, id_scope: str, continuation: str | None = None, size: int = DEFAULT_PAGE) -> Page:
         """A page in the order of the ids. ``continuation`` is that of the page before; it is the last id shown."""

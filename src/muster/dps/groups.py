@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.bus.bus import Bus
-from muster.domain.attestation import X509Group
 from muster.domain.authority import Authority
 from muster.domain.enrollment import Enrollment
 from muster.domain.timestamp import SECOND
+from muster.domain.x509_trust import CaCertificate, X509Group, X509Trust
 from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments, enrollments_changed_subject
 
@@ -25,25 +25,16 @@ class Groups:
 
     read: int
     enrollments: dict[str, Enrollment]
-    x509: tuple[X509Group, ...]
     symmetric: tuple[Enrollment, ...]
     authorities: dict[str, Authority]
-    verified: tuple[bytes, ...]
+    trust: X509Trust
 
     def by_id(self, group_id: str) -> Enrollment | None:
         return self.enrollments.get(group_id)
 
-    def authorities_of(self, enrollment: Enrollment) -> tuple[bytes, ...]:
-        """The certificates that an enrollment's chains have to lead to: its signing certificates, or verified CAs by
-        name.
-        """
-        mechanism = enrollment.mechanism
-        if mechanism.x509_kind == "signingCertificates":
-            return tuple(certificate.bytes() for certificate in mechanism.certificates)
-        found = (self.authorities.get(name.lower()) for name in mechanism.ca_names)
-        return tuple(
-            authority.certificate.bytes() for authority in found if authority is not None and authority.is_verified
-        )
+    def certificates_of(self, enrollment: Enrollment) -> tuple[bytes, ...]:
+        """The certificates that an enrollment's chains have to go through: its own, or the CA certificates it names."""
+        return _certificates(enrollment, self.authorities)
 
 
 class GroupIndex:
@@ -80,22 +71,22 @@ class GroupIndex:
     async def _read(self, id_scope: str, now: int) -> Groups:
         enrollments = await self._groups.all(id_scope)
         authorities = {authority.name.lower(): authority for authority in await self._authorities.all(id_scope)}
-        verified = tuple(item.certificate.bytes() for item in authorities.values() if item.is_verified)
+        x509 = [group for group in enrollments if group.mechanism.type == "x509"]
         return Groups(
             read=now,
             enrollments={group.id: group for group in enrollments},
-            x509=tuple(_x509_group(group, authorities) for group in enrollments if group.mechanism.type == "x509"),
             symmetric=tuple(group for group in enrollments if group.mechanism.type == "symmetricKey"),
             authorities=authorities,
-            verified=verified,
+            trust=X509Trust(
+                [X509Group(group.id, group.enabled, _certificates(group, authorities)) for group in x509],
+                [CaCertificate(item.name, item.certificate.bytes(), item.is_verified) for item in authorities.values()],
+            ),
         )
 
 
-def _x509_group(group: Enrollment, authorities: dict[str, Authority]) -> X509Group:
-    mechanism = group.mechanism
-    if mechanism.x509_kind == "caReferences":
-        named = (authorities.get(name.lower()) for name in mechanism.ca_names)
-        ders = tuple(authority.certificate.bytes() for authority in named if authority is not None)
-    else:
-        ders = tuple(certificate.bytes() for certificate in mechanism.certificates)
-    return X509Group(group.id, enabled=group.enabled, certificates=ders)
+def _certificates(enrollment: Enrollment, authorities: dict[str, Authority]) -> tuple[bytes, ...]:
+    mechanism = enrollment.mechanism
+    if mechanism.x509_kind != "caReferences":
+        return tuple(certificate.bytes() for certificate in mechanism.certificates)
+    named = (authorities.get(name.lower()) for name in mechanism.ca_names)
+    return tuple(authority.certificate.bytes() for authority in named if authority is not None)

@@ -1,12 +1,6 @@
-from collections import Counter
-
-import pytest
-
-from muster.domain.errors import NoHubAvailableError
-from muster.domain.registration import LinkedHub, Registration, choose_hub, operation_id, operation_view, state_view
+from muster.domain.registration import Registration, operation_id, operation_view, state_view
 
 NOW = 1_790_000_000_000_000
-HUBS = (LinkedHub("a", "a.net", True, 1), LinkedHub("b", "b.net", True, 3), LinkedHub("c", "c.net", False, 1))
 
 
 def registration(**fields: object) -> Registration:
@@ -31,7 +25,10 @@ def test_while_assigning_there_is_a_partial_state() -> None:
 
 
 def test_an_assigned_registration() -> None:
-    view = operation_view(registration(substatus="initialAssignment", assigned_hub="a", device_id="pump"), "a.net")
+    view = operation_view(
+        registration(substatus="initialAssignment", assigned_hub="a", device_id="pump", attestation={"x509": {}}),
+        "a.net",
+    )
     state = view["registrationState"]
     assert view["status"] == state["status"] == "assigned"
     assert (state["assignedHub"], state["deviceId"], state["substatus"]) == ("a.net", "pump", "initialAssignment")
@@ -48,29 +45,3 @@ def test_a_failed_one_shows_neither_hub_nor_device() -> None:
     assert "assignedHub" not in state
     assert "deviceId" not in state
     assert "substatus" not in state
-
-
-def test_hubs_are_chosen_by_weight_and_always_the_same() -> None:
-    chosen = [choose_hub(f"device-{number}", HUBS, ()).name for number in range(4000)]
-    assert chosen == [choose_hub(f"DEVICE-{number}", HUBS, ()).name for number in range(4000)]
-    counts = Counter(chosen)
-    assert set(counts) == {"a", "b"}, "c does not apply the allocation policy"
-    assert 2.4 < counts["b"] / counts["a"] < 3.7
-
-
-def test_a_named_hub_is_taken_even_if_it_does_not_apply_the_policy() -> None:
-    assert choose_hub("d", HUBS, ("C.NET",)).name == "c"
-
-
-def test_a_new_hub_moves_only_what_it_must() -> None:
-    ids = [f"device-{number}" for number in range(1000)]
-    before = {each: choose_hub(each, HUBS[:2], ()).name for each in ids}
-    after = {each: choose_hub(each, (*HUBS[:2], LinkedHub("d", "d.net", True, 1)), ()).name for each in ids}
-    assert all(after[each] in (before[each], "d") for each in ids)
-
-
-def test_no_hub() -> None:
-    with pytest.raises(NoHubAvailableError, match="No IoT hubs available"):
-        choose_hub("d", (), ())
-    with pytest.raises(NoHubAvailableError, match=r"gone\.net"):
-        choose_hub("d", HUBS, ("gone.net",))

@@ -5,7 +5,8 @@ import base64
 import pytest
 
 from muster.domain.check_table import CHECKS
-from muster.domain.enrollment import EnrollmentDocument, IndividualEnrollment, ReprovisionPolicy, StoredCertificate
+from muster.domain.attestation_mechanism import Mechanism, StoredCertificate
+from muster.domain.enrollment import Enrollment, EnrollmentDocument, ReprovisionPolicy
 from muster.domain.message import Event, Origin
 from muster.domain.report import Check, Outcome, Report
 from muster.domain.timestamp import parse_iso
@@ -79,8 +80,9 @@ def stored(der: bytes) -> StoredCertificate:
     return StoredCertificate(base64.b64encode(der).decode(), "A1", "B2")
 
 
-def enrollment(**document: object) -> IndividualEnrollment:
-    return IndividualEnrollment("d", "etag", "enabled", 1, 2, EnrollmentDocument(**document))  # type: ignore[arg-type]  # a test's shorthand
+def enrollment(**mechanism: object) -> Enrollment:
+    document = EnrollmentDocument(mechanism=Mechanism(type="x509", **mechanism))  # type: ignore[arg-type]  # a test's shorthand
+    return Enrollment("individual", "d", "etag", "enabled", 1, 2, document)
 
 
 def test_the_certificates_of_an_enrollment_are_shown_primary_first() -> None:
