@@ -33,6 +33,7 @@ from muster.config import (
 )
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
+from muster.domain.resource import resource_name
 from muster.domain.timestamp import SECOND, iso_utc
 from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
@@ -232,8 +233,8 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
 
 def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
     """Every service on an open, migrated database."""
-    hubs = Hubs(database, clock, entropy, any_host=True)
-    provisioning = ProvisioningServices(database, clock, entropy)
+    hubs = Hubs(database, bus, clock, entropy, any_host=True)
+    provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
     devices = Devices(database, bus, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
@@ -286,20 +287,19 @@ async def _ensure_identity(services: Services, place: _Place) -> tuple[Hub, Prov
     await services.hubs.load()
     await services.provisioning.load()
     known = services.hubs.all
-    name = known[0].name if known else _hub_name(place.host)
+    for other in known[1:]:
+        if other.host_name == place.host:
+            raise ConfigurationError(
+                f"{place.host} is where this Muster serves its hub {other.name}: start it on another address."
+            )
+    name = known[0].name if known else resource_name(place.host)
     hub = await services.hubs.ensure(name, place.host, partition_count=DEFAULT_PARTITION_COUNT, well_known_key=key)
-    scope = services.provisioning.scope or (DEVELOPMENT_ID_SCOPE if place.loopback else _new_id_scope())
-    provisioning = await services.provisioning.ensure(scope, place.host, (hub,), well_known_key=key)
+    known_scope = services.provisioning.scope
+    scope = known_scope or (DEVELOPMENT_ID_SCOPE if place.loopback else _new_id_scope())
+    # Later it is the operator who links hubs, and unlinks them.
+    linked = () if known_scope else (hub,)
+    provisioning = await services.provisioning.ensure(scope, place.host, linked, well_known_key=key)
     return hub, provisioning
-
-
-def _hub_name(host: str) -> str:
-    """The first label of a host name, as clients compute it (hub-service.md 0.2); an IP address as it is."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.partition(".")[0]
-    return host
 
 
 def _new_id_scope() -> str:

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from muster.domain.errors import ArgumentInvalidError
+
 
 class Right(StrEnum):
     """Azure's names, as they stand in a policy's rights string."""
@@ -52,12 +54,36 @@ _IMPLIED_BY: dict[Right, tuple[Right, ...]] = {
     Right.REGISTRATION_STATUS_WRITE: (Right.SERVICE_CONFIG, Right.ENROLLMENT_WRITE),
 }
 
+HUB_OWNER = "iothubowner"
 HUB_POLICIES: dict[str, str] = {
-    "iothubowner": "RegistryWrite, ServiceConnect, DeviceConnect",
+    HUB_OWNER: "RegistryWrite, ServiceConnect, DeviceConnect",
     "service": "ServiceConnect",
     "device": "DeviceConnect",
     "registryRead": "RegistryRead",
     "registryReadWrite": "RegistryWrite",
 }
 
-PROVISIONING_POLICIES: dict[str, str] = {"provisioningserviceowner": "ServiceConfig, DeviceConnect, EnrollmentWrite"}
+PROVISIONING_OWNER = "provisioningserviceowner"
+PROVISIONING_POLICIES: dict[str, str] = {PROVISIONING_OWNER: "ServiceConfig, DeviceConnect, EnrollmentWrite"}
+
+PROVISIONING_RIGHTS = (
+    Right.SERVICE_CONFIG,
+    Right.ENROLLMENT_READ,
+    Right.ENROLLMENT_WRITE,
+    Right.DEVICE_CONNECT,
+    Right.REGISTRATION_STATUS_READ,
+    Right.REGISTRATION_STATUS_WRITE,
+)
+
+
+def read_rights(text: str, allowed: tuple[Right, ...]) -> str:
+    """A rights string as it is kept: clients join rights with or without a space (dps.md 7.4).
+
+    Raises ArgumentInvalidError for a right that is not among ``allowed``, and for none at all.
+    """
+    by_name = {right.lower(): right for right in allowed}
+    words = [word.strip() for word in text.split(",")]
+    unknown = [word for word in words if word.lower() not in by_name]
+    if unknown:
+        raise ArgumentInvalidError(f"rights has {', '.join(map(repr, unknown))}; there are {', '.join(allowed)}.")
+    return ", ".join(dict.fromkeys(by_name[word.lower()] for word in words))

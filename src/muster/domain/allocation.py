@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from muster.domain.access_policy import HUB_OWNER
 from muster.domain.errors import (
     CustomAllocationHubMissingError,
     NoHubAvailableError,
@@ -24,13 +25,27 @@ _MASK = "****"
 
 
 class LinkedHub(msgspec.Struct, frozen=True, kw_only=True):
-    """A hub that the provisioning service may assign devices to (dps.md 5.1). ``latency`` in microseconds."""
+    """A hub that the provisioning service may assign devices to (dps.md 5.1). ``latency`` in microseconds.
+
+    ``policy`` is that of the connection string which linked it. What is None was not set, and is not shown.
+    """
 
     name: str
     host_name: str
-    apply_allocation_policy: bool = True
-    allocation_weight: int = 1
+    policy: str = HUB_OWNER
+    location: str = ""
+    apply_allocation_policy: bool | None = None
+    allocation_weight: int | None = None
     latency: int = 0
+
+    @property
+    def applies(self) -> bool:
+        """Whether the allocation policy may choose it."""
+        return self.apply_allocation_policy is not False
+
+    @property
+    def weight(self) -> int:
+        return 1 if self.allocation_weight is None else self.allocation_weight
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -62,7 +77,7 @@ def candidates(hubs: Sequence[LinkedHub], named: Sequence[str]) -> tuple[LinkedH
                 f"No IoT hubs available: the enrollment names {', '.join(named)}, which is not linked."
             )
         return found
-    found = tuple(hub for hub in hubs if hub.apply_allocation_policy)
+    found = tuple(hub for hub in hubs if hub.applies)
     if not found:
         raise NoHubAvailableError
     return found
@@ -79,7 +94,7 @@ def choose(policy: PolicyName, registration_id: str, among: Sequence[LinkedHub])
         tie = f", tied with {len(nearest) - 1} more, decided by hash" if len(nearest) > 1 else ""
         return Choice(hub, f"policy geoLatency: {hub.host_name} has the lowest latency, {lowest / 1000:g} ms{tie}")
     hub = _hashed(registration_id, among)
-    weights = ", ".join(f"{each.host_name} {each.allocation_weight}" for each in among)
+    weights = ", ".join(f"{each.host_name} {each.weight}" for each in among)
     return Choice(hub, f"policy {policy}: hash of the registration id among weights {weights}")
 
 
@@ -93,7 +108,7 @@ def _draw(key: str, hub: LinkedHub) -> float:
     """A number in (0, 1) raised to 1/weight: the largest draw wins with a probability in proportion to its weight."""
     digest = hashlib.sha256(f"{key}\0{hub.name}".encode()).digest()
     uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 2)
-    return float(uniform ** (1 / hub.allocation_weight))
+    return float(uniform ** (1 / hub.weight))
 
 
 def webhook_request(

@@ -1,6 +1,7 @@
 """Entity tags of both services, and how clients spell them in If-Match.
 
-DPS shows base64 of a quoted document id (dps.md 1.5), the hub base64 of a decimal counter (hub-service.md 2.2).
+DPS shows base64 of a quoted document id (dps.md 1.5), the hub base64 of a decimal counter (hub-service.md 2.2), and
+Resource Manager base64 of eight bytes (dps.md 7.2).
 """
 
 import base64
@@ -21,6 +22,11 @@ def document_etag(random: bytes) -> str:
 def counter_etag(counter: int) -> str:
     """The hub's tag of a counter: base64 of its decimal digits, without quotes."""
     return base64.b64encode(str(counter).encode()).decode()
+
+
+def resource_etag(random: bytes) -> str:
+    """A new tag of a resource from 4 random bytes: base64 of eight, ``AAAAAA3ez90=``."""
+    return base64.b64encode(random.rjust(8, b"\0")).decode()
 
 
 def matches(if_match: str, etag: str) -> bool:

@@ -4,30 +4,47 @@ Hubs and policies are few and change rarely, so they are held in memory and read
 devices.
 """
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from muster.bus.bus import Bus
 from muster.domain.access_policy import HUB_POLICIES, AccessPolicy
 from muster.domain.device import new_key
-from muster.store.database import Database, Transaction
+from muster.domain.documents import encode, read
+from muster.domain.errors import ConflictError, NotFoundError
+from muster.domain.etag import require_match, resource_etag
+from muster.domain.resource import ResourceFacts
+from muster.hub.devices import identity_changed_subject
+from muster.store.database import Body, Database, Transaction
 
 Clock = Callable[[], int]
 Entropy = Callable[[int], bytes]
 
 DEFAULT_PARTITION_COUNT = 4
+
+HUBS_CHANGED = "hubs"
+"""The bus subject on which a change of the hubs is told, after it is in memory on this node."""
+
 _KEY_BYTES = 32
+_ETAG_BYTES = 4
+
+_TABLES = ("event", "event_partition", "twin", "connection", "identity", "hub_policy")
+"""What is keyed by hub; the hub's own row goes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
     """One hub. ``name`` keys its rows and never changes; ``host_name`` is what clients dial and what ``assignedHub``
-    says.
+    says. ``etag`` and ``facts`` are what Resource Manager's clients see.
     """
 
     name: str
     host_name: str
     partition_count: int
     policies: dict[str, AccessPolicy]
+    etag: str = ""
+    facts: ResourceFacts = field(default_factory=ResourceFacts)
 
 
 class UnknownHubError(LookupError):
@@ -37,16 +54,20 @@ class UnknownHubError(LookupError):
 class Hubs:
     """All hubs. ``any_host``: a host name that is not known means the first hub (``up``); otherwise it is refused."""
 
-    def __init__(self, database: Database, clock: Clock, entropy: Entropy, *, any_host: bool) -> None:
+    def __init__(self, database: Database, bus: Bus, clock: Clock, entropy: Entropy, *, any_host: bool) -> None:
         self._database = database
+        self._bus = bus
         self._clock = clock
         self._entropy = entropy
         self._any_host = any_host
         self._by_name: dict[str, Hub] = {}
         self._by_host: dict[str, Hub] = {}
+        # One read after the other: the last one to end has to be the last one that began.
+        self._loading = asyncio.Lock()
 
     @property
     def all(self) -> tuple[Hub, ...]:
+        """The oldest first."""
         return tuple(self._by_name.values())
 
     def by_name(self, name: str) -> Hub:
@@ -55,6 +76,10 @@ class Hubs:
             return self._by_name[name]
         except KeyError:
             raise UnknownHubError(name) from None
+
+    def find(self, name: str) -> Hub | None:
+        """By the name of the resource, in any case."""
+        return next((hub for hub in self.all if hub.name.lower() == name.lower()), None)
 
     def by_host(self, host: str) -> Hub:
         """The hub that is dialled as ``host`` (a port is ignored). Raises UnknownHubError."""
@@ -71,27 +96,105 @@ class Hubs:
         """Create the hub with its five policies unless it exists; in any case serve it as ``host_name`` from now on."""
 
         async def body(tx: Transaction) -> None:
-            await self._ensure(tx, name, host_name, partition_count, well_known_key)
+            updated = await tx.execute(
+                "UPDATE hub SET host_name = :host_name WHERE name = :name", name=name, host_name=host_name
+            )
+            if not updated:
+                await self._insert(tx, name, host_name, partition_count, ResourceFacts(), well_known_key)
 
         await self._database.transact(body)
         await self.load()
         return self.by_name(name)
 
-    async def _ensure(
-        self, tx: Transaction, name: str, host_name: str, partition_count: int, well_known_key: str | None
+    # Resource Manager
+
+    async def create(
+        self,
+        name: str,
+        host_name: str,
+        facts: ResourceFacts,
+        *,
+        partition_count: int,
+        well_known_key: str | None = None,
+    ) -> Hub:
+        """A new hub with its five policies. Raises ConflictError when there is one of this name or host name."""
+
+        async def body(tx: Transaction) -> None:
+            for row in await tx.fetch_all("SELECT name, host_name FROM hub"):
+                if name.lower() == row[0].lower() or host_name.lower() == row[1].lower():
+                    raise ConflictError(f"There is a hub {row[0]}, served as {row[1]}.")
+            await self._insert(tx, name, host_name, partition_count, facts, well_known_key)
+
+        await self._change(body)
+        return self.by_name(name)
+
+    async def update(self, name: str, etags: tuple[str | None, ...], facts: ResourceFacts) -> Hub:
+        """Change what is not the hub itself. Raises PreconditionFailedError unless all ``etags`` that are given match,
+        and NotFoundError.
+        """
+
+        async def body(tx: Transaction) -> None:
+            await _require_hub(tx, name, etags)
+            await tx.execute(
+                "UPDATE hub SET document = :document, etag = :etag WHERE name = :name",
+                name=name,
+                document=encode(facts),
+                etag=resource_etag(self._entropy(_ETAG_BYTES)),
+            )
+
+        await self._change(body)
+        return self.by_name(name)
+
+    async def remove(self, name: str, if_match: str | None, *, force: bool) -> None:
+        """Remove a hub with all that is in it. Whoever is connected to it is told that its identity has changed.
+
+        Raises ConflictError while it has devices, unless ``force``d; PreconditionFailedError and NotFoundError.
+        """
+        connected: list[str] = []
+
+        async def body(tx: Transaction) -> None:
+            await _require_hub(tx, name, (if_match,))
+            row = await tx.fetch_one("SELECT count(*) FROM identity WHERE hub = :hub", hub=name)
+            if row is not None and row[0] and not force:
+                raise ConflictError(f"The hub {name} has {row[0]} devices, which would be lost.")
+            rows = await tx.fetch_all(
+                "SELECT device_id FROM connection WHERE hub = :hub AND session_id IS NOT NULL", hub=name
+            )
+            connected[:] = [row[0] for row in rows]
+            for table in _TABLES:
+                await tx.execute(f"DELETE FROM {table} WHERE hub = :hub", hub=name)
+            await tx.execute("DELETE FROM hub WHERE name = :name", name=name)
+
+        await self._change(body)
+        for device_id in connected:
+            self._bus.publish(identity_changed_subject(name, device_id), b"")
+
+    async def _change(self, body: Body[None]) -> None:
+        await self._database.transact(body)
+        await self.load()
+        self._bus.publish(HUBS_CHANGED, b"")
+
+    async def _insert(
+        self,
+        tx: Transaction,
+        name: str,
+        host_name: str,
+        partition_count: int,
+        facts: ResourceFacts,
+        well_known_key: str | None,
     ) -> None:
-        updated = await tx.execute(
-            "UPDATE hub SET host_name = :host_name WHERE name = :name", name=name, host_name=host_name
-        )
-        if updated:
-            return
+        # The first hub is the one that every start serves: it stays first, also when the clock was set back.
+        row = await tx.fetch_one("SELECT max(created) FROM hub")
+        latest = row[0] if row is not None and row[0] is not None else 0
         await tx.execute(
-            "INSERT INTO hub (name, host_name, partition_count, created) VALUES (:name, :host_name,"
-            " :partition_count, :now)",
+            "INSERT INTO hub (name, host_name, partition_count, created, etag, document)"
+            " VALUES (:name, :host_name, :partition_count, :now, :etag, :document)",
             name=name,
             host_name=host_name,
             partition_count=partition_count,
-            now=self._clock(),
+            now=max(self._clock(), latest + 1),
+            etag=resource_etag(self._entropy(_ETAG_BYTES)),
+            document=encode(facts),
         )
         for policy, rights in HUB_POLICIES.items():
             await tx.execute(
@@ -113,16 +216,36 @@ class Hubs:
 
     async def load(self) -> None:
         """Read all hubs and policies, the oldest hub first."""
-        hubs = await self._database.fetch_all("SELECT name, host_name, partition_count FROM hub ORDER BY created, name")
-        policies = await self._database.fetch_all(
-            "SELECT hub, name, primary_key, secondary_key, rights FROM hub_policy"
+        async with self._loading:
+            self._by_name = await self._read_all()
+            self._by_host = {hub.host_name.lower(): hub for hub in self.all}
+
+    async def _read_all(self) -> dict[str, Hub]:
+        hubs = await self._database.fetch_all(
+            "SELECT name, host_name, partition_count, etag, document FROM hub ORDER BY created, name"
         )
-        by_name = {}
-        for name, host_name, partition_count in hubs:
-            own = {row[1]: AccessPolicy(*row[1:]) for row in policies if row[0] == name}
-            by_name[name] = Hub(name, host_name, partition_count, own)
-        self._by_name = by_name
-        self._by_host = {hub.host_name.lower(): hub for hub in by_name.values()}
+        policies = await self._database.fetch_all(
+            "SELECT hub, name, primary_key, secondary_key, rights FROM hub_policy ORDER BY name"
+        )
+        return {
+            row[0]: Hub(
+                name=row[0],
+                host_name=row[1],
+                partition_count=row[2],
+                policies={item[1]: AccessPolicy(*item[1:]) for item in policies if item[0] == row[0]},
+                etag=row[3],
+                facts=read(row[4], ResourceFacts),
+            )
+            for row in hubs
+        }
+
+
+async def _require_hub(tx: Transaction, name: str, etags: tuple[str | None, ...]) -> None:
+    row = await tx.fetch_one("SELECT etag FROM hub WHERE name = :name {for_update}", name=name)
+    if row is None:
+        raise NotFoundError(f"There is no hub {name}.")
+    for etag in etags:
+        require_match(etag or None, row[0])
 
 
 def host_without_port(host: str) -> str:

@@ -1,4 +1,5 @@
--- Enrollment groups, CA certificates of the provisioning service, latencies of hubs, and what a registration came from.
+-- Enrollment groups, CA certificates of the provisioning service, what Resource Manager knows of it and of hubs, and what
+-- a registration came from.
 
 CREATE TABLE enrollment_group (
     id_scope TEXT NOT NULL REFERENCES provisioning_service (id_scope),
@@ -29,8 +30,33 @@ CREATE TABLE ca_certificate (
     PRIMARY KEY (id_scope, name_key)
 );
 
--- In microseconds; what geo-latency allocation compares.
-ALTER TABLE linked_hub ADD COLUMN latency BIGINT NOT NULL DEFAULT 0;
+-- ``document`` is JSON: location, tags and capacity, as Resource Manager's clients wrote them. An empty name is given at the next start.
+ALTER TABLE provisioning_service ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE provisioning_service ADD COLUMN etag TEXT NOT NULL DEFAULT 'AAAAAAAAAAE=';
+ALTER TABLE provisioning_service ADD COLUMN document TEXT NOT NULL DEFAULT '{}';
+
+ALTER TABLE hub ADD COLUMN etag TEXT NOT NULL DEFAULT 'AAAAAAAAAAE=';
+ALTER TABLE hub ADD COLUMN document TEXT NOT NULL DEFAULT '{}';
+
+-- NULL is what was not set: such a hub has the weight 1 and applies the allocation policy. ``policy`` is that of the
+-- connection string that linked the hub; ``latency``, which geo-latency allocation compares, is in microseconds.
+CREATE TABLE hub_link (
+    id_scope TEXT NOT NULL REFERENCES provisioning_service (id_scope),
+    hub TEXT NOT NULL REFERENCES hub (name) ON DELETE CASCADE,
+    policy TEXT NOT NULL,
+    location TEXT NOT NULL,
+    apply_allocation_policy BIGINT,
+    allocation_weight BIGINT,
+    latency BIGINT NOT NULL,
+    PRIMARY KEY (id_scope, hub)
+);
+
+INSERT INTO hub_link (id_scope, hub, policy, location, latency)
+SELECT id_scope, hub, 'iothubowner', '', 0 FROM linked_hub;
+
+DROP TABLE linked_hub;
+
+ALTER TABLE hub_link RENAME TO linked_hub;
 
 -- Empty for an individual enrollment.
 ALTER TABLE registration ADD COLUMN enrollment_group_id TEXT NOT NULL DEFAULT '';

@@ -1,0 +1,79 @@
+"""A hub as a resource: what a client may send to Resource Manager's routes. Sources: hub-service.md 10.
+
+Only what makes a hub is there: its host name, its partitions. Not here: storing, and the JSON of answers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from muster.domain.errors import ArgumentInvalidError
+from muster.domain.resource import ResourceBody, resource_name_problem
+
+DEFAULT_PARTITION_COUNT = 4
+MAXIMUM_PARTITION_COUNT = 32
+MAXIMUM_HUBS = 50
+
+# What answers show and no client changes, and what is the same as nothing here.
+_IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
+_DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
+
+
+class HubBody(ResourceBody):
+    """The body of a PUT. ``properties.hostName`` is Azure's to read only; here it says where the hub is served."""
+
+    properties: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def host_name(self) -> str | None:
+        """In lower case. Raises ArgumentInvalidError."""
+        host = self.properties.get("hostName")
+        if host is not None and not isinstance(host, str):
+            raise ArgumentInvalidError("properties.hostName is not a text.")
+        return host.lower() if host else None
+
+    @property
+    def partition_count(self) -> int | None:
+        """What ``eventHubEndpoints.events.partitionCount`` asks for. Raises ArgumentInvalidError."""
+        value: Any = self.properties
+        for member in ("eventHubEndpoints", "events", "partitionCount"):
+            value = value.get(member) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        if not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
+            raise ArgumentInvalidError(f"partitionCount is {value!r}; 1 to {MAXIMUM_PARTITION_COUNT} are allowed.")
+        return value
+
+
+def require_supported(body: HubBody) -> None:
+    """Raise ArgumentInvalidError for what would change how Azure behaves, and does not exist here."""
+    refused = [name for name, value in body.properties.items() if _means_something(name, value)]
+    if body.wants_identity:
+        refused.append("identity")
+    if refused:
+        raise ArgumentInvalidError(f"This Muster has no {', '.join(refused)} for hubs: leave it out.")
+
+
+def _means_something(name: str, value: object) -> bool:
+    return bool(value) and name not in _IGNORED and value != _DEFAULTS.get(name)
+
+
+def require_new_hub(name: str, body: HubBody, host_names: Mapping[str, str]) -> str:
+    """The host name of a hub that is to be made. ``host_names`` are those of the other hubs, with their names.
+
+    Raises ArgumentInvalidError.
+    """
+    problem = resource_name_problem(name)
+    if problem is not None:
+        raise ArgumentInvalidError(f"{name!r} cannot be the name of a hub: {problem}.")
+    host = body.host_name
+    if host is None:
+        raise ArgumentInvalidError(
+            "A new hub needs properties.hostName: an IP address or a name of this machine under which it is served."
+        )
+    if host in host_names:
+        raise ArgumentInvalidError(f"{host} is where the hub {host_names[host]} is served: choose another address.")
+    if len(host_names) >= MAXIMUM_HUBS:
+        raise ArgumentInvalidError(f"There are {len(host_names)} hubs; {MAXIMUM_HUBS} are allowed.")
+    return host
