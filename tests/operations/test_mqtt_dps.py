@@ -313,7 +313,7 @@ async def test_a_registration_in_progress_is_found_again(device: MqttClient, ser
     await services.registrations.stop()
     for operation in operations:
         assert (await ask(device, POLL.format(9, operation)))[0] == "200/?$rid=9"
-    assert (await services.registrations.get(ID_SCOPE, "dev-01")).status == "assigned"
+    assert (await services.records.get(ID_SCOPE, "dev-01")).status == "assigned"
 
 
 async def test_registering_again(device: MqttClient, services: Services) -> None:

@@ -120,7 +120,7 @@ async def test_odd_certificates_are_taken(rest: RestClient) -> None:
         ({"attestation": attestation("no certificate")}, "primary certificate"),
         ({"attestation": attestation("")}, "primary certificate"),
         ({"attestation": attestation(PEM, "nonsense")}, "secondary certificate"),
-        ({"attestation": {"type": "symmetricKey"}}, "symmetricKey"),
+        ({"attestation": {"type": "none"}}, "none"),
         ({"attestation": {"type": "tpm", "tpm": {"endorsementKey": "a"}}}, "tpm"),
         ({"attestation": {"type": "X509"}}, "type"),
         ({"registrationId": "other"}, "other"),

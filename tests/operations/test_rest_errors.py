@@ -86,10 +86,10 @@ async def test_the_hub(rest: RestClient, method: str, target: str, body: bytes, 
         ("PUT", f"/enrollments/e1?{VERSION}", b'{"registrationId":"e1"}', 400, 400005),
         ("PUT", f"/enrollments/e1?{VERSION}", TOO_LARGE, 413, 413001),
         ("POST", f"/enrollments/e1?{VERSION}", b"{}", 405, 405000),
-        ("POST", f"/enrollments?{VERSION}", b"{}", 404, 404000),
+        ("POST", f"/enrollments?{VERSION}", b"{}", 400, 400004),
         ("PATCH", f"/enrollments/e1?{VERSION}", b"{}", 405, 405000),
         ("PUT", f"/registrations/e1?{VERSION}", b"{}", 405, 405000),
-        ("GET", f"/enrollmentGroups/g1?{VERSION}", b"", 404, 404000),
+        ("GET", f"/enrollmentGroups/g1?{VERSION}", b"", 404, 404201),
     ],
 )
 async def test_the_provisioning_service(

@@ -70,9 +70,9 @@ class Services(server.Services):
     async def enroll(self, registration_id: str, certificate_pem: str, **fields: object) -> None:
         """An individual enrollment by ``certificate_pem``; ``fields`` are members of the request's body."""
         x509 = {"clientCertificates": {"primary": {"certificate": certificate_pem}}}
-        await self.enroll_by(registration_id, {"type": "x509", "x509": x509}, **fields)
+        await self.enroll_by(registration_id, **{"attestation": {"type": "x509", "x509": x509}, **fields})
 
-    async def enroll_by(self, registration_id: str, attestation: dict[str, Any], **fields: object) -> Enrollment:
+    async def enroll_by(self, registration_id: str, attestation: object, **fields: object) -> Enrollment:
         """An individual enrollment by any mechanism."""
         body = {"registrationId": registration_id, "attestation": attestation, **fields}
         return await self.enrollments.put(self.service, registration_id, msgspec.convert(body, EnrollmentBody), None)
