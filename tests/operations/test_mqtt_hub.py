@@ -253,6 +253,13 @@ async def test_unknown_and_disabled_devices(services: Services, mqtt: MqttClient
         assert report.answer.startswith("CONNACK 5")
 
 
+async def test_no_command_of_a_report_is_written_by_a_client(services: Services, mqtt: MqttClients) -> None:
+    device_id = "x;rm$(date)'#"
+    assert await connect(mqtt, mqtt.hub_connect(device_id, key=KEY)) == 5
+    report = (await services.reports.find(device_id))[0]
+    assert report.checks[0].fix.endswith("muster device create DEVICE-ID")
+
+
 @pytest.mark.parametrize("digest", [sha1_thumbprint, sha256_thumbprint])
 @pytest.mark.parametrize("case", [str.upper, str.lower])
 @pytest.mark.parametrize("slot", ["primary", "secondary"])

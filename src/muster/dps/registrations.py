@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from muster.domain.attestation import attest_x509_individual
-from muster.domain.check_table import check, verdict
+from muster.domain.check_table import check, shell_word, verdict
 from muster.domain.credential import Credential
 from muster.domain.device import Authentication
 from muster.domain.documents import decode, encode, read
@@ -206,7 +206,8 @@ class Registrations:
             "enrollment.enabled",
             passed=enrollment.provisioning_status == "enabled",
             detail=f"the enrollment is {enrollment.provisioning_status}",
-            fix=f"enable it: muster enrollment update {enrollment.registration_id} --enable",
+            fix="enable it: muster enrollment update"
+            f" {shell_word(enrollment.registration_id, 'REGISTRATION-ID')} --enable",
         )
         return (known, exists, *attested, enabled)
 
