@@ -608,6 +608,11 @@ async def test_a_client_that_leaves_before_the_verdict(services: Services, mqtt:
         for _ in range(steps):
             await asyncio.sleep(0)
         await client.leave()
+
+    async def nothing_runs() -> bool:
+        return asyncio.all_tasks() == {asyncio.current_task()}
+
+    await until(nothing_runs)
     await until(lambda: is_disconnected(services))
     assert services.sessions.count == 0
 
