@@ -185,7 +185,8 @@ def connections(flow: Flow, device: SdkClient) -> None:
 def misplaced(flow: Flow) -> None:
     """Tokens where MQTT wants names."""
     address = flow.server.address
-    token = flow.token("a token in place of a name", address, flow.secrets["primary key of device"], "device")
+    key = flow.secrets["primary key of device"]
+    token = flow.token("a token in place of a name", address, key, "device", life=7200)
     names = quote(token, safe="")
     for client_id, username in (
         ("canary-3", token),
