@@ -20,8 +20,10 @@ import pytest
 from tests.support.fix_clients import HttpAnswer, HttpsClient, SdkClient, SdkError
 from tests.support.fix_pki import Identity, ec_key, make_certificate, self_signed
 from tests.support.fix_server import MusterServer, free_address
+from tests.support.raw_mqtt import RawMqtt
 
 from muster.domain.sas import create_token
+from muster.wire.mqtt_packets import Connack, Connect, Packet, Publish, Subscribe
 
 PASS_PHRASE = "canary-pass-phrase-4711"
 PAYLOAD = "canary-payload-in-a-message"
@@ -83,6 +85,7 @@ def flow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with SdkClient(server, "device.py") as device:
         enrollments(made, device)
         connections(made, device)
+    misplaced(made)
     requests(made)
     commands(made)
     yield made
@@ -177,6 +180,34 @@ def connections(flow: Flow, device: SdkClient) -> None:
         "connect", [{"connection": name, "sas_token": token} for name, token in tokens.items() if "other" not in name]
     )
     assert [isinstance(result, SdkError) for result in opened] == [False, True, False, True]
+
+
+def misplaced(flow: Flow) -> None:
+    """Tokens where MQTT wants names."""
+    address = flow.server.address
+    key = flow.secrets["primary key of device"]
+    token = flow.token("a token in place of a name", address, key, "device", life=7200)
+    names = quote(token, safe="")
+    for client_id, username in (
+        ("canary-3", token),
+        (token, f"{address}/{token}/?api-version=2021-04-12"),
+        (names, f"{address}/{names}/?api-version=2021-04-12"),
+        (token, f"{flow.server.status['provisioningService']['idScope']}/registrations/{names}/api-version=2019-03-31"),
+    ):
+        with RawMqtt(flow.server) as client:
+            client.send(Connect(client_id, username=username, password=token.encode()))
+            if client.receive(Connack).return_code == 0:
+                client.send(Publish(f"devices/{token}/messages/events/".encode(), b"x", 1, 1))
+                client.send(Subscribe(1, [(b"$dps/registrations/res/#", 1)]))
+                client.send(Publish(b"$dps/registrations/PUT/iotdps-register/?$rid=1", token.encode(), 1, 1))
+                client.receive(Packet)
+    with RawMqtt(flow.server) as client:
+        good = create_token(f"{address}/devices/canary-3", flow.secrets["primary key"], int(time.time()) + 60).encode()
+        username = f"{address}/canary-3/?api-version=2021-04-12"
+        client.send(Connect("canary-3", username=username, password=good))
+        client.receive(Connack)
+        client.send(Publish(f"devices/canary-3/{token}".encode(), b"x", 1, 1))
+        client.is_closed()
 
 
 def sas(primary: str, secondary: str) -> dict[str, Any]:
@@ -351,5 +382,9 @@ def test_the_trace(flow: Flow) -> None:
     assert PAYLOAD in whole
     spoken = ("payload of a message", "property of a message", "payload of a registration")
     # What stands where nothing announces a secret is not known to be one.
-    misplaced = ("key of a body that is refused", "private key in place of a certificate")
+    misplaced = (
+        "key of a body that is refused",
+        "private key in place of a certificate",
+        "signature of a token in place of a name",
+    )
     require_clean(flow, "the trace", whole, but=(*spoken, *misplaced))

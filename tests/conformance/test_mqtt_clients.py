@@ -1,17 +1,17 @@
 """MQTT on the wire: what SDKs never send, plain paho, raw sockets and WebSockets, on every TLS port."""
 
 import base64
-import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from tests.support.fix_clients import HttpsClient, OpenClient
 from tests.support.fix_pki import self_signed
 from tests.support.fix_server import DEVELOPMENT_KEY, ID_SCOPE, MusterServer
+from tests.support.raw_mqtt import RawMqtt
 from websockets.sync.client import connect as open_websocket
 from websockets.typing import Subprotocol
 
@@ -33,50 +33,6 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 REGISTER = b"$dps/registrations/PUT/iotdps-register/?$rid=1"
 RESPONSES = b"$dps/registrations/res/#"
 SECONDS = 10.0
-
-P = TypeVar("P", bound=Packet)
-
-
-class RawMqtt:
-    """A TLS socket that sends any bytes and reads packets."""
-
-    def __init__(
-        self, server: MusterServer, port: int = 8883, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2, sni: bool = True
-    ) -> None:
-        context = ssl.create_default_context(cafile=str(server.ca_file))
-        context.minimum_version = context.maximum_version = version
-        context.check_hostname = sni
-        tcp = socket.create_connection((server.address, port), timeout=SECONDS)
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = context.wrap_socket(tcp, server_hostname=server.address if sni else None)
-        self._inbox: list[Packet] = []
-        self._rest = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, *packets: Packet | bytes) -> None:
-        self.socket.sendall(b"".join(packet if isinstance(packet, bytes) else packet.encode() for packet in packets))
-
-    def receive(self, kind: type[P]) -> P:
-        """The next packet, which must be of this kind."""
-        while not self._inbox:
-            data = self.socket.recv(65536)
-            assert data, "the server closed the connection"
-            self._inbox += decode_all(data)
-        packet = self._inbox.pop(0)
-        assert isinstance(packet, kind), packet
-        return packet
-
-    def is_closed(self) -> float:
-        """The server must close, orderly and without a word; the seconds until it did."""
-        started = time.monotonic()
-        assert not self._inbox
-        assert self.socket.recv(65536) == b""
-        return time.monotonic() - started
 
 
 @pytest.fixture(scope="module")

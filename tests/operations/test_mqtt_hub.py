@@ -253,6 +253,13 @@ async def test_unknown_and_disabled_devices(services: Services, mqtt: MqttClient
         assert report.answer.startswith("CONNACK 5")
 
 
+async def test_no_command_of_a_report_is_written_by_a_client(services: Services, mqtt: MqttClients) -> None:
+    device_id = "x;rm$(date)'#"
+    assert await connect(mqtt, mqtt.hub_connect(device_id, key=KEY)) == 5
+    report = (await services.reports.find(device_id))[0]
+    assert report.checks[0].fix.endswith("muster device create DEVICE-ID")
+
+
 @pytest.mark.parametrize("digest", [sha1_thumbprint, sha256_thumbprint])
 @pytest.mark.parametrize("case", [str.upper, str.lower])
 @pytest.mark.parametrize("slot", ["primary", "secondary"])
@@ -601,6 +608,11 @@ async def test_a_client_that_leaves_before_the_verdict(services: Services, mqtt:
         for _ in range(steps):
             await asyncio.sleep(0)
         await client.leave()
+
+    async def nothing_runs() -> bool:
+        return asyncio.all_tasks() == {asyncio.current_task()}
+
+    await until(nothing_runs)
     await until(lambda: is_disconnected(services))
     assert services.sessions.count == 0
 

@@ -5,18 +5,20 @@ microseconds UTC, and relative to ``NOW``, the real time of the test run, becaus
 clock.
 """
 
+import dataclasses
 import functools
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -32,7 +34,8 @@ DAY = 86_400_000_000
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+EdwardsKey = ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | EdwardsKey
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = 0x30
@@ -85,8 +88,16 @@ def make_certificate(
     usages: Sequence[ObjectIdentifier] | None = (CLIENT_AUTH,),
     serial_number: int | None = None,
     subject: x509.Name | None = None,
+    path_length: int | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    names_issuer_key: bool = False,
+    rsa_padding: padding.PSS | None = None,
 ) -> bytes:
-    """DER of a certificate, self-signed without ``issuer``; None leaves an extension out."""
+    """DER of a certificate, self-signed without ``issuer``; None leaves an extension out.
+
+    ``extensions`` are more of them, each with whether it is critical; ``names_issuer_key`` adds the authority key
+    identifier.
+    """
     if subject is None:
         attributes = [] if common_name is None else [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         subject = x509.Name(attributes)
@@ -102,11 +113,34 @@ def make_certificate(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     if is_ca is not None:
-        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
     if usages is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    signed = builder.sign(key if issuer is None else issuer.key, hashes.SHA256())
-    return signed.public_bytes(Encoding.DER)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    signer = key if issuer is None else issuer.key
+    if names_issuer_key:
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False)
+    digest = None if isinstance(signer, EdwardsKey) else hashes.SHA256()
+    return builder.sign(signer, digest, rsa_padding=rsa_padding).public_bytes(Encoding.DER)
+
+
+def issue(
+    common_name: str,
+    issuer: Identity | None = None,
+    *,
+    key: PrivateKey | None = None,
+    is_ca: bool | None = False,
+    **options: Any,
+) -> Identity:
+    """A certificate under ``issuer``, self-signed without one, with a key of its own name; options as above.
+
+    A CA has no extended key usage unless the options say so.
+    """
+    key = key or ec_key(common_name)
+    options = {"usages": None, **options} if is_ca else options
+    certificate = make_certificate(common_name, key=key, issuer=issuer, is_ca=is_ca, **options)
+    return Identity(certificate, key, () if issuer is None else (issuer.certificate, *issuer.chain))
 
 
 @functools.cache
@@ -160,25 +194,49 @@ def wrong_usage(common_name: str = "dev-01") -> Identity:
 
 
 @functools.cache
-def version_1(common_name: str = "dev-01") -> Identity:
+def version_1(common_name: str = "dev-01", issuer: Identity | None = None) -> Identity:
     """X.509 version 1, as ``openssl x509 -req`` of OpenSSL 3.0 makes it without an extension file."""
-    key = ec_key()
-    certificate = x509.load_der_x509_certificate(make_certificate(common_name, key=key))
-    fields = _elements(_contents(certificate.tbs_certificate_bytes))
-    body = _element(_SEQUENCE, b"".join(fields[1:7]))  # without the version in front and the extensions behind
-    signature = key.sign(body, ec.ECDSA(hashes.SHA256()))
-    return Identity(_signed(body, fields[2], signature), key)
+    made = issue(common_name, issuer, key=ec_key())
+    # Without the version in front and the extensions behind.
+    return changed(made, lambda fields: fields[1:7], signer=issuer)
+
+
+def changed(
+    identity: Identity, change: Callable[[list[bytes]], list[bytes]], signer: Identity | None = None
+) -> Identity:
+    """The same certificate with other DER fields in its body, from the version on, signed anew.
+
+    It signs itself unless another signer is given.
+    """
+    fields = _elements(_contents(x509.load_der_x509_certificate(identity.certificate).tbs_certificate_bytes))
+    algorithm = fields[2]
+    body = element(_SEQUENCE, b"".join(change(fields)))
+    certificate = _signed(body, algorithm, _signature((signer or identity).key, body))
+    return dataclasses.replace(identity, certificate=certificate)
+
+
+def _signature(key: PrivateKey, body: bytes) -> bytes:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(body, ec.ECDSA(hashes.SHA256()))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(body, padding.PKCS1v15(), hashes.SHA256())
+    return key.sign(body)
 
 
 @functools.cache
 def rsa_1024_sha1(common_name: str = "dev-01") -> Identity:
     """A key and a signature of yesterday."""
-    key = rsa_key(1024)
-    certificate = x509.load_der_x509_certificate(make_certificate(common_name, key=key))
+    made = issue(common_name, key=rsa_key(1024))
+    return sha1_signed(made, made)
+
+
+def sha1_signed(identity: Identity, signer: Identity) -> Identity:
+    """The same certificate, signed by an RSA key with SHA-1 instead of SHA-256."""
+    assert isinstance(signer.key, rsa.RSAPrivateKey)
     sha256, sha1 = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
-    body = certificate.tbs_certificate_bytes.replace(sha256, sha1)
-    signature = key.sign(body, padding.PKCS1v15(), hashes.SHA1())
-    return Identity(_signed(body, _elements(_contents(body))[2], signature), key)
+    body = x509.load_der_x509_certificate(identity.certificate).tbs_certificate_bytes.replace(sha256, sha1)
+    signature = signer.key.sign(body, padding.PKCS1v15(), hashes.SHA1())
+    return dataclasses.replace(identity, certificate=_signed(body, _elements(_contents(body))[2], signature))
 
 
 @functools.cache
@@ -244,7 +302,8 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="muster-pki-", ignore_cleanup_errors=True)
 
 
-def _element(tag: int, contents: bytes) -> bytes:
+def element(tag: int, contents: bytes) -> bytes:
+    """A DER element."""
     size = len(contents)
     if size < 0x80:
         return bytes((tag, size)) + contents
@@ -275,4 +334,4 @@ def _elements(data: bytes) -> list[bytes]:
 
 
 def _signed(body: bytes, algorithm: bytes, signature: bytes) -> bytes:
-    return _element(_SEQUENCE, body + algorithm + _element(0x03, b"\0" + signature))
+    return element(_SEQUENCE, body + algorithm + element(0x03, b"\0" + signature))

@@ -71,6 +71,8 @@ def parse_hub_user_name(text: str, client_id: str) -> HubUserName | None:
     if not device_id or "/" in module_id:
         return None
     query = parse_query(rest[len(client_id) :].lstrip("/").removeprefix("?"))
+    if "\0" in query.get("model-id", ""):
+        return None  # it is stamped on every message, and no database here stores such text
     return HubUserName(
         host,
         device_id,

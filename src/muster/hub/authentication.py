@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from muster.domain.access_policy import Right
 from muster.domain.attestation import attest_device_thumbprint
-from muster.domain.check_table import check, skipped, verdict
+from muster.domain.check_table import check, shell_word, skipped, verdict
 from muster.domain.credential import Credential
 from muster.domain.device import Identity
 from muster.domain.message import authentication_method
@@ -216,8 +216,8 @@ def _exists(login: DeviceLogin, identity: Identity | None) -> Check:
         passed=identity is not None,
         detail=f"hub {login.hub.name} has {'the' if identity else 'no'} identity {_name(login)!r} (ids are"
         f" case-sensitive)",
-        fix=f"let the device register with the provisioning service, or create it: muster device create"
-        f" {login.device_id}",
+        fix="let the device register with the provisioning service, or create it: muster device create"
+        f" {shell_word(login.device_id, 'DEVICE-ID')}",
     )
 
 

@@ -58,6 +58,7 @@ def test_dps_user_names(text: str, expected: DpsUserName | None) -> None:
         ("hub.net", "dev", None),
         ("/dev", "dev", None),
         ("hub.net/a/b/c", "a/b/c", None),
+        ("hub.net/dev/?model-id=dtmi%00", "dev", None),
     ],
 )
 def test_hub_user_names(text: str, client_id: str, expected: HubUserName | None) -> None:
