@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 SDK := .venv-sdk
+NODE := tests/conformance/node
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := -m pip --quiet --disable-pip-version-check
@@ -10,7 +11,7 @@ PIP := -m pip --quiet --disable-pip-version-check
 # Two workers: most of the time of a conformance test is an SDK waiting.
 WORKERS ?= 2
 
-.PHONY: help setup sdk system demo test conformance lint check bench lock clean
+.PHONY: help setup sdk node system demo test conformance lint check bench lock clean
 
 help:
 	@echo "make demo         run a device from its certificate to its telemetry, on the stock Azure SDK"
@@ -34,6 +35,12 @@ $(SDK)/.done: requirements/sdk.txt
 	$(SDK)/bin/python $(PIP) install --require-hashes -r requirements/sdk.txt
 	@touch $@
 
+node: $(NODE)/node_modules/.done
+
+$(NODE)/node_modules/.done: $(NODE)/package.json $(NODE)/package-lock.json
+	cd $(NODE) && npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund
+	@touch $@
+
 # What comes from the system: a browser for the portal's tests, a TPM in software for TPM attestation. Installed where
 # that is possible and they are missing.
 SYSTEM := chromium chromium-driver swtpm tpm2-tools
@@ -49,7 +56,7 @@ demo: setup sdk
 test: setup
 	$(PYTEST) tests/unit tests/playbook tests/property tests/operations tests/contract -n $(WORKERS) -q
 
-conformance: setup sdk system
+conformance: setup sdk node system
 	$(PYTEST) tests/conformance tests/fault tests/browser -n $(WORKERS) -q --timeout 300
 
 lint: setup
@@ -72,6 +79,8 @@ lock: setup
 		--no-emit-trusted-host --extra test -o requirements/test.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host -o requirements/sdk.txt requirements/sdk.in
+	cd $(NODE) && npm install --silent --package-lock-only --ignore-scripts --omit=optional --no-audit --no-fund \
+		--omit-lockfile-registry-resolved && node strip_lock.js
 
 clean:
-	rm -rf $(VENV) $(SDK) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SDK) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -49,13 +49,11 @@ class SdkClient:
     """One running script. Use it as a context manager."""
 
     def __init__(self, server: MusterServer, script: str) -> None:
-        if not SDK_PYTHON.exists():
-            raise AssertionError(f"{SDK_PYTHON} is missing: run `make sdk`")
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
         self.stderr: list[str] = []
         self._process = subprocess.Popen(
-            [str(SDK_PYTHON), "-W", "ignore", str(CLIENTS / script)],
+            self.command(script),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,6 +64,13 @@ class SdkClient:
         self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_errors)]
         for thread in self._threads:
             thread.start()
+
+    @staticmethod
+    def command(script: str) -> list[str]:
+        """The program and its arguments. Raises AssertionError when its environment is missing."""
+        if not SDK_PYTHON.exists():
+            raise AssertionError(f"{SDK_PYTHON} is missing: run `make sdk`")
+        return [str(SDK_PYTHON), "-W", "ignore", str(CLIENTS / script)]
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +180,7 @@ class HttpsClient:
         """Ask. ``authorization`` is ``""`` for the owner's token, None for none; a body is sent as JSON."""
         own = {name.replace("_", "-"): value for name, value in headers.items()}
         if authorization is not None:
-            provisioning = target.startswith(("/enrollments", "/registrations"))
+            provisioning = target.lower().startswith(("/enrollment", "/registrations"))
             own["Authorization"] = authorization or self.token(
                 "provisioningserviceowner" if provisioning else "iothubowner"
             )
@@ -221,13 +226,24 @@ class HttpsClient:
     def enroll(self, registration_id: str, certificate_pem: str, **members: object) -> None:
         """An individual enrollment by its primary certificate."""
         certificates = {"primary": {"certificate": certificate_pem}}
-        body = {
-            "registrationId": registration_id,
-            "attestation": {"type": "x509", "x509": {"clientCertificates": certificates}},
-            **members,
-        }
+        attestation = {"type": "x509", "x509": {"clientCertificates": certificates}}
+        self.enroll_by(registration_id, **{"attestation": attestation, **members})
+
+    def enroll_by(self, registration_id: str, **members: object) -> dict[str, Any]:
+        """An individual enrollment by any ``attestation``, as the service answers it."""
+        body = {"registrationId": registration_id, **members}
         answer = self.request("PUT", f"/enrollments/{registration_id}?api-version=2021-10-01", body)
         assert answer.status == 200, answer
+        created: dict[str, Any] = answer.json
+        return created
+
+    def enroll_group(self, group_id: str, **members: object) -> dict[str, Any]:
+        """An enrollment group by any ``attestation``, as the service answers it."""
+        body = {"enrollmentGroupId": group_id, **members}
+        answer = self.request("PUT", f"/enrollmentGroups/{group_id}?api-version=2021-10-01", body)
+        assert answer.status == 200, answer
+        created: dict[str, Any] = answer.json
+        return created
 
     def is_connected(self, device_id: str) -> bool:
         answer = self.request("GET", f"/devices/{device_id}?api-version=2021-04-12")

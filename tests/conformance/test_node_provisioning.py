@@ -1,0 +1,174 @@
+"""The unmodified Node.js clients register over HTTPS, MQTT and WebSocket, with every attestation they have."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fix_clients import HttpsClient, SdkError
+from tests.support.fix_node import NodeClient, OpenNodeClient
+from tests.support.fix_pki import other_self_signed, self_signed
+from tests.support.fix_server import ID_SCOPE, MusterServer
+from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, running_swtpm
+
+from muster.domain.sas import derive_device_key
+
+TRANSPORTS = ("http", "mqtt", "mqtt-ws")
+HUB_TRANSPORTS = ("mqtt", "mqtt-ws", "mqtt")
+KEY = base64.b64encode(bytes(range(32))).decode()
+OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
+WRONG_KEY = base64.b64encode(bytes(32)).decode()
+SYMMETRIC = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER_KEY}}
+
+
+@pytest.fixture(scope="module")
+def device(node_clients: OpenNodeClient) -> NodeClient:
+    return node_clients("device.js")
+
+
+@pytest.fixture(scope="module")
+def tpm() -> Iterator[Swtpm]:
+    """Without its keys, which the client makes when they are missing."""
+    with running_swtpm() as running:
+        for handle in (ENDORSEMENT_KEY, STORAGE_ROOT_KEY):
+            running.run("evictcontrol", "-C", "o", "-c", handle)
+        yield running
+
+
+def requests(prefix: str, **credential: Any) -> list[dict[str, Any]]:
+    """A registration over each transport."""
+    return [
+        {"registrationId": f"{prefix}-{transport}", "idScope": ID_SCOPE, "transport": transport, **credential}
+        for transport in TRANSPORTS
+    ]
+
+
+def require_assigned(muster: MusterServer, results: list[Any], prefix: str) -> None:
+    assert [result["deviceId"] for result in results] == [f"{prefix}-{transport}" for transport in TRANSPORTS]
+    assert {(result["status"], result["substatus"]) for result in results} == {("assigned", "initialAssignment")}
+    assert {result["assignedHub"] for result in results} == {muster.address}
+
+
+def require_telemetry(https: HttpsClient, device: NodeClient, prefix: str, credentials: list[dict[str, Any]]) -> None:
+    """Each device connects to the hub with what it registered with, and its message arrives."""
+    ids = [f"{prefix}-{transport}" for transport in TRANSPORTS]
+    device.values(
+        "connect",
+        [
+            {"connection": device_id, "deviceId": device_id, "transport": transport, **credential}
+            for device_id, transport, credential in zip(ids, HUB_TRANSPORTS, credentials, strict=True)
+        ],
+    )
+    device.values("send", [{"connection": device_id, "body": device_id} for device_id in ids])
+    device.values("close", [{"connection": device_id} for device_id in ids])
+    assert [https.events(device_id, 1)[0]["body"] for device_id in ids] == ids
+
+
+def refused_checks(muster: MusterServer, registration_id: str, verdict: str = "refused") -> list[str]:
+    """What ``muster why`` names, each with its reason and a way out."""
+    report = muster.cli_json("why", registration_id)[0]
+    assert report["verdict"] == verdict
+    refused = [check for check in report["checks"] if check["outcome"] == "refused"]
+    assert all(check["detail"] and check["fix"] for check in refused)
+    return [check["id"] for check in refused]
+
+
+def test_symmetric_key(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    wanted = requests("node-key", symmetricKey=KEY)
+    wanted[1]["symmetricKey"] = OTHER_KEY
+    for request in wanted:
+        https.enroll_by(request["registrationId"], attestation=SYMMETRIC)
+    require_assigned(muster, device.values("register", wanted), "node-key")
+    require_telemetry(https, device, "node-key", [{"symmetricKey": request["symmetricKey"]} for request in wanted])
+
+
+def test_group_with_derived_keys(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    https.enroll_group("node-fleet", attestation=SYMMETRIC, initialTwin={"tags": {"fleet": 1}})
+    wanted = requests("node-derived", payload={"model": "ü"})
+    keys = [derive_device_key(KEY, request["registrationId"]) for request in wanted]
+    results = device.values(
+        "register", [{**request, "symmetricKey": key} for request, key in zip(wanted, keys, strict=True)]
+    )
+    require_assigned(muster, results, "node-derived")
+    assert {result["symmetricKey"]["enrollmentGroupId"] for result in results} == {"node-fleet"}
+    require_telemetry(https, device, "node-derived", [{"symmetricKey": key} for key in keys])
+    twin = https.request("GET", "/twins/node-derived-http?api-version=2021-04-12").json
+    assert twin["tags"] == {"fleet": 1}
+
+
+def test_certificate(muster: MusterServer, https: HttpsClient, device: NodeClient, tmp_path: Path) -> None:
+    wanted = requests("node-x509")
+    files = []
+    for request in wanted:
+        identity = self_signed(request["registrationId"])
+        https.enroll(request["registrationId"], identity.certificate_pem.decode())
+        certificate, key = identity.write(tmp_path, request["registrationId"])
+        files.append({"certificate": str(certificate), "key": str(key)})
+    results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
+    require_assigned(muster, results, "node-x509")
+    require_telemetry(https, device, "node-x509", files)
+
+
+def test_a_wrong_key(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    wanted = requests("node-wrong", symmetricKey=WRONG_KEY)
+    for request in wanted:
+        https.enroll_by(request["registrationId"], attestation=SYMMETRIC)
+    for request, error in zip(wanted, device.call_all("register", wanted), strict=True):
+        assert isinstance(error, SdkError)
+        assert error.kind == "UnauthorizedError", error
+        assert refused_checks(muster, request["registrationId"]) == ["sas.signature"]
+
+
+def test_a_wrong_certificate(muster: MusterServer, https: HttpsClient, device: NodeClient, tmp_path: Path) -> None:
+    wanted = requests("node-other")
+    for request in wanted:
+        https.enroll(request["registrationId"], self_signed(request["registrationId"]).certificate_pem.decode())
+        certificate, key = other_self_signed(request["registrationId"]).write(tmp_path, request["registrationId"])
+        request |= {"certificate": str(certificate), "key": str(key)}
+    for request, error in zip(wanted, device.call_all("register", wanted), strict=True):
+        assert isinstance(error, SdkError)
+        assert error.kind == "UnauthorizedError", error
+        assert refused_checks(muster, request["registrationId"]) == ["x509.thumbprint"]
+
+
+def test_a_disabled_enrollment(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    """The answer is a 200 with status ``disabled``, which this SDK knows no name for (dps.md 2.6)."""
+    wanted = requests("node-off", symmetricKey=KEY)
+    for request in wanted:
+        https.enroll_by(request["registrationId"], attestation=SYMMETRIC, provisioningStatus="disabled")
+    for request, error in zip(wanted, device.call_all("register", wanted), strict=True):
+        assert isinstance(error, SdkError)
+        assert error.kind == "SyntaxError", error
+        assert refused_checks(muster, request["registrationId"], "disabled") == ["enrollment.enabled"]
+
+
+def test_tpm(muster: MusterServer, https: HttpsClient, device: NodeClient, tpm: Swtpm) -> None:
+    """The challenge, the registration, and the hub by a token that the TPM signs with the key it got."""
+    keys = device.call("openTpm", tpm="first", socket=str(tpm.socket))
+    registration_id = keys.pop("registrationId")
+    https.enroll_by(registration_id, attestation={"type": "tpm", "tpm": keys}, deviceId="node-tpm")
+    result = device.call("register", idScope=ID_SCOPE, transport="http", tpm="first")
+    state = result["registrationState"]
+    assert (state["status"], state["assignedHub"], state["deviceId"]) == ("assigned", muster.address, "node-tpm")
+
+    token = device.call("tpmToken", tpm="first", deviceId="node-tpm")
+    device.call("connect", connection="tpm", token=token)
+    device.call("send", connection="tpm", body="by TPM")
+    device.call("close", connection="tpm")
+    assert https.events("node-tpm", 1)[0]["body"] == "by TPM"
+
+    # Registering again gives the device another blob of the same key.
+    again = device.call("register", idScope=ID_SCOPE, transport="http", tpm="first")
+    assert again["registrationState"]["deviceId"] == "node-tpm"
+    device.call("connect", connection="tpm", token=device.call("tpmToken", tpm="first", deviceId="node-tpm"))
+    device.call("close", connection="tpm")
+
+
+def test_a_tpm_that_is_not_enrolled(muster: MusterServer, device: NodeClient) -> None:
+    with running_swtpm() as stranger:
+        keys = device.call("openTpm", tpm="stranger", socket=str(stranger.socket))
+        with pytest.raises(SdkError) as caught:
+            device.call("register", idScope=ID_SCOPE, transport="http", tpm="stranger")
+    assert caught.value.kind == "FormatError", caught.value
+    assert refused_checks(muster, keys["registrationId"]) == ["enrollment.exists"]
