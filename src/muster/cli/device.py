@@ -192,7 +192,7 @@ def _thumbprint(file: Path) -> str:
     import base64
     import hashlib
 
-    from muster.cli.enrollment_document import read_certificate
+    from muster.cli.attestation_document import read_certificate
 
     der = base64.b64decode(read_certificate(file).content)
     return hashlib.sha256(der).hexdigest().upper()

@@ -1,20 +1,25 @@
-"""Individual enrollments as JSON documents: built from options, changed, laid out as the cmdlet does.
+"""Enrollments and enrollment groups as JSON documents: built from options, changed, laid out as the cmdlets do.
 
-Pure apart from reading the files that options name. Not here: requests; that is ``cli/enrollment.py``.
+Pure apart from reading the files that options name. Not here: the attestation mechanism
+(``cli/attestation_document.py``), and requests (``cli/enrollment_requests.py``).
 """
 
-import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from muster.cli.attestation_document import AttestationChanges, attestation_text, change_attestation, key_rows
 from muster.cli.failure import CommandError
 from muster.cli.output import json_text, short_time
 
 Document = dict[str, Any]
+
+
+WEBHOOK_API_VERSION = "2021-10-01"
+"""What a webhook is told to speak unless an option says otherwise (dps.md 5.3)."""
 
 
 class ReprovisionPolicy(StrEnum):
@@ -42,19 +47,10 @@ _REPROVISION = {
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolledCertificate:
-    """The device's own certificate out of a file: what is sent, and its common name, if it has one."""
-
-    content: str
-    common_name: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """What options ask for; None and empty leave a document as it is."""
 
-    certificate: EnrolledCertificate | None = None
-    secondary: EnrolledCertificate | None = None
+    attestation: AttestationChanges = field(default_factory=AttestationChanges)
     device_id: str | None = None
     initial_twin: str | None = None
     tags: Sequence[str] = ()
@@ -64,32 +60,17 @@ class Changes:
     edge: bool | None = None
     allocation_policy: AllocationPolicy | None = None
     iot_hubs: Sequence[str] = ()
+    webhook_url: str | None = None
+    webhook_api_version: str | None = None
 
 
-def read_certificate(file: Path) -> EnrolledCertificate:
-    """The first certificate in a PEM or DER file: a device's own stands first. Raises CommandError.
+def new_document(member: str, name: str) -> Document:
+    """An enrollment as the cmdlet sends it unasked: always with a twin and capabilities.
 
-    Only the certificate is sent, whatever else is in the file.
+    ``member`` is that of its id: ``registrationId`` or ``enrollmentGroupId``.
     """
-    from muster.pki.certificate import CertificateFormatError, parse_certificate, read_certificates
-
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from error
-    try:
-        first = read_certificates(content)[0]
-        common_name = parse_certificate(first).common_name
-    except CertificateFormatError as error:
-        advice = "the key stays on the device: give the .pem with the certificate" if b"KEY" in content else ""
-        raise CommandError(f"{file} is not a certificate: {error}", advice) from error
-    return EnrolledCertificate(base64.b64encode(first).decode("ascii"), common_name)
-
-
-def new_document(registration_id: str) -> Document:
-    """An enrollment as the cmdlet sends it unasked: always with a twin and capabilities."""
     return {
-        "registrationId": registration_id,
+        member: name,
         "provisioningStatus": "enabled",
         "reprovisionPolicy": _REPROVISION[ReprovisionPolicy.MIGRATE],
         "capabilities": {"iotEdge": False},
@@ -100,8 +81,9 @@ def new_document(registration_id: str) -> Document:
 def changed(document: Document, changes: Changes) -> Document:
     """A copy of ``document`` with ``changes`` made. Raises CommandError for values that cannot be read."""
     result: Document = json.loads(json.dumps(document))
-    _change_certificates(result, changes)
+    change_attestation(result, changes.attestation)
     _change_twin(result, changes)
+    _change_webhook(result, changes)
     for name, value in (
         ("deviceId", changes.device_id),
         ("provisioningStatus", _STATUS[changes.enabled]),
@@ -121,11 +103,8 @@ def enrollment_rows(document: Document) -> list[tuple[str, object]]:
     static = "static" if document.get("iotHubHostName") else None
     custom = document.get("customAllocationDefinition")
     return [
-        ("RegistrationId", document.get("registrationId")),
-        ("DeviceId", document.get("deviceId")),
-        ("Attestation", (document.get("attestation") or {}).get("type")),
-        ("ProvisioningStatus", document.get("provisioningStatus")),
-        ("RegistrationState", (document.get("registrationState") or {}).get("status")),
+        *_head_rows(document),
+        *key_rows(document.get("attestation") or {}),
         ("AllocationPolicy", static or document.get("allocationPolicy")),
         ("IotHubHostName", document.get("iotHubHostName")),
         ("IotHubs", ", ".join(map(str, document.get("iotHubs") or []))),
@@ -140,36 +119,35 @@ def enrollment_rows(document: Document) -> list[tuple[str, object]]:
     ]
 
 
-def certificate_rows(document: Document) -> list[tuple[str, object]]:
-    """What is known of the enrolled certificates, for ``enrollment show``."""
-    attestation = (document.get("attestation") or {}).get("x509") or {}
-    slots = attestation.get("clientCertificates") or {}
-    rows: list[tuple[str, object]] = []
-    for slot in ("primary", "secondary"):
-        info = (slots.get(slot) or {}).get("info") or {}
-        if info:
-            label = slot.capitalize()
-            rows += [
-                (f"{label} Subject", info.get("subjectName")),
-                (f"{label} SHA-1", info.get("sha1Thumbprint")),
-                (f"{label} SHA-256", info.get("sha256Thumbprint")),
-                (
-                    f"{label} Valid",
-                    f"{short_time(info.get('notBeforeUtc'))} to {short_time(info.get('notAfterUtc'))}",
-                ),
-            ]
-    return rows
+def _head_rows(document: Document) -> list[tuple[str, object]]:
+    status = ("ProvisioningStatus", document.get("provisioningStatus"))
+    if "enrollmentGroupId" in document:
+        return [
+            ("EnrollmentGroupId", document["enrollmentGroupId"]),
+            ("Attestation", attestation_text(document)),
+            status,
+        ]
+    return [
+        ("RegistrationId", document.get("registrationId")),
+        ("DeviceId", document.get("deviceId")),
+        ("Attestation", attestation_text(document)),
+        status,
+        ("RegistrationState", (document.get("registrationState") or {}).get("status")),
+    ]
 
 
 _STATUS = {None: None, True: "enabled", False: "disabled"}
 
 
-def _change_certificates(document: Document, changes: Changes) -> None:
-    for slot, certificate in (("primary", changes.certificate), ("secondary", changes.secondary)):
-        if certificate is not None:
-            attestation = document.setdefault("attestation", {"type": "x509"})
-            slots = attestation.setdefault("x509", {}).setdefault("clientCertificates", {})
-            slots[slot] = {"certificate": certificate.content}
+def _change_webhook(document: Document, changes: Changes) -> None:
+    """A webhook is only asked by the custom policy: naming one asks for that too."""
+    if changes.webhook_url is None and changes.webhook_api_version is None:
+        return
+    webhook = document.setdefault("customAllocationDefinition", {})
+    if changes.webhook_url is not None:
+        webhook["webhookUrl"] = changes.webhook_url
+    webhook["apiVersion"] = changes.webhook_api_version or webhook.get("apiVersion") or WEBHOOK_API_VERSION
+    document["allocationPolicy"] = AllocationPolicy.CUSTOM.value
 
 
 def _change_twin(document: Document, changes: Changes) -> None:
@@ -199,6 +177,22 @@ def read_json_object(text: str, option: str) -> Document:
     if not isinstance(value, dict):
         raise CommandError(f"{source} is not a JSON object", 'such as {"tags": {}, "properties": {"desired": {}}}')
     return value
+
+
+def read_json_documents(file: Path) -> list[Document]:
+    """The JSON array of objects in a file. Raises CommandError."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
+        raise CommandError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise CommandError(
+            f"{file} is not a JSON array of objects",
+            'such as [{"registrationId": "pump-01", "attestation": {"type": "symmetricKey"}}]',
+        )
+    return values
 
 
 def _assign_all(section: Document, assignments: Sequence[str], option: str) -> None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("muster.cli.status", "Show the running server: endpoints, id scope, connection strings."),
     "cert": Entry("muster.cli.cert", "Make and inspect device certificates."),
     "enrollment": Entry("muster.cli.enrollment", "Manage individual enrollments."),
+    "group": Entry("muster.cli.group", "Manage enrollment groups."),
     "registration": Entry("muster.cli.registration", "Show and delete registration records."),
     "device": Entry("muster.cli.device", "Manage the device identities of the hub."),
     "events": Entry("muster.cli.events", "Read and follow what devices send."),

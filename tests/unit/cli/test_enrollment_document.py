@@ -1,17 +1,24 @@
+import base64
 import json
 
 import pytest
 
+from muster.cli.attestation_document import (
+    AttestationChanges,
+    EnrolledCertificate,
+    attestation_rows,
+    attestation_text,
+    read_certificate,
+    read_endorsement_key,
+)
 from muster.cli.enrollment_document import (
     AllocationPolicy,
     Changes,
-    EnrolledCertificate,
     ReprovisionPolicy,
-    certificate_rows,
     changed,
     enrollment_rows,
     new_document,
-    read_certificate,
+    read_json_documents,
 )
 from muster.cli.failure import CommandError
 from muster.cli.output import record_text
@@ -86,7 +93,7 @@ def test_a_hub_by_name_is_shown_as_static():
 
 
 def test_a_certificate_is_shown_by_its_facts():
-    rows = dict(certificate_rows(STORED))
+    rows = dict(attestation_rows(STORED))
     assert rows["Primary SHA-1"] == "AB12"
     assert rows["Primary Valid"] == "2026-01-01 00:00:00Z to 2027-01-01 00:00:00Z"
     assert not any(name.startswith("Secondary") for name in rows)
@@ -128,7 +135,10 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_new_enrollment_always_has_a_twin_and_capabilities():
-    document = changed(new_document("d"), Changes(certificate=EnrolledCertificate("PEM", "d")))
+    document = changed(
+        new_document("registrationId", "d"),
+        Changes(attestation=AttestationChanges(certificate=EnrolledCertificate("PEM", "d"))),
+    )
     assert document == {
         "registrationId": "d",
         "provisioningStatus": "enabled",
@@ -141,10 +151,9 @@ def test_a_new_enrollment_always_has_a_twin_and_capabilities():
 
 def test_everything_can_be_asked_for():
     document = changed(
-        new_document("d"),
+        new_document("registrationId", "d"),
         Changes(
-            certificate=EnrolledCertificate("ONE", "d"),
-            secondary=EnrolledCertificate("TWO", "d"),
+            attestation=AttestationChanges(EnrolledCertificate("ONE", "d"), EnrolledCertificate("TWO", "d")),
             device_id="press-7",
             tags=["site=hall 4", "place.row=3", "place.on=true"],
             desired=['limits={"high": 80}', "limits.low=-5", "unit=C=x"],
@@ -177,7 +186,9 @@ def test_a_change_leaves_the_rest_and_the_original_alone():
 
 
 def test_a_new_certificate_replaces_its_slot_only():
-    document = changed(STORED, Changes(secondary=EnrolledCertificate("NEW", "raspberrypi-b")))
+    document = changed(
+        STORED, Changes(attestation=AttestationChanges(secondary=EnrolledCertificate("NEW", "raspberrypi-b")))
+    )
     slots = document["attestation"]["x509"]["clientCertificates"]
     assert slots["secondary"] == {"certificate": "NEW"}
     assert slots["primary"] == STORED["attestation"]["x509"]["clientCertificates"]["primary"]
@@ -187,7 +198,7 @@ def test_a_twin_comes_from_text_or_from_a_file(tmp_path):
     file = tmp_path / "twin.json"
     file.write_text('{"tags": {"a": 1}}')
     for text in ('{"tags": {"a": 1}}', f"@{file}"):
-        document = changed(new_document("d"), Changes(initial_twin=text, desired=["b=2"]))
+        document = changed(new_document("registrationId", "d"), Changes(initial_twin=text, desired=["b=2"]))
         assert document["initialTwin"] == {"tags": {"a": 1}, "properties": {"desired": {"b": 2}}}
 
 
@@ -204,5 +215,99 @@ def test_a_twin_comes_from_text_or_from_a_file(tmp_path):
 )
 def test_what_cannot_be_read_is_named(changes, wanted):
     with pytest.raises(CommandError) as caught:
-        changed(new_document("d"), changes)
+        changed(new_document("registrationId", "d"), changes)
     assert wanted in caught.value.message
+
+
+# --- attestation mechanisms -----------------------------------------------------------------------------------
+
+
+def attested(document, **changes):
+    return changed(document, Changes(attestation=AttestationChanges(**changes)))["attestation"]
+
+
+GROUP = new_document("enrollmentGroupId", "line-a")
+BY_KEY = {**STORED, "attestation": {"type": "symmetricKey", "symmetricKey": {}}}
+
+
+def test_a_groups_certificate_is_a_signing_certificate():
+    one, two = EnrolledCertificate("ONE", "CA"), EnrolledCertificate("TWO", "CA")
+    assert attested(GROUP, certificate=one, secondary=two) == {
+        "type": "x509",
+        "x509": {"signingCertificates": {"primary": {"certificate": "ONE"}, "secondary": {"certificate": "TWO"}}},
+    }
+
+
+def test_ca_certificates_are_named():
+    wanted = {"type": "x509", "x509": {"caReferences": {"primary": "root", "secondary": "next"}}}
+    assert attested(GROUP, ca="root", secondary_ca="next") == wanted
+    assert attested(STORED, ca="root", secondary_ca="next") == wanted, "and take the place of certificates"
+
+
+def test_keys_that_are_not_given_are_left_to_the_service():
+    assert attested(GROUP, symmetric_key=True) == {"type": "symmetricKey", "symmetricKey": {}}
+    assert attested(BY_KEY, secondary_key="Mg==") == {"type": "symmetricKey", "symmetricKey": {"secondaryKey": "Mg=="}}
+
+
+def test_another_mechanism_takes_the_place_of_the_one_before():
+    certificate = EnrolledCertificate("ONE", "d")
+    assert attested(BY_KEY, certificate=certificate) == {
+        "type": "x509",
+        "x509": {"clientCertificates": {"primary": {"certificate": "ONE"}}},
+    }
+    assert attested(STORED, symmetric_key=True) == {"type": "symmetricKey", "symmetricKey": {}}
+    assert attested(STORED, endorsement_key="QUs=") == {"type": "tpm", "tpm": {"endorsementKey": "QUs="}}
+
+
+def test_two_mechanisms_contradict_each_other():
+    with pytest.raises(CommandError, match="--ca and --symmetric-key contradict each other"):
+        attested(GROUP, ca="root", primary_key="MQ==")
+
+
+def test_an_endorsement_key_comes_from_text_or_from_a_file(tmp_path):
+    key = base64.b64encode(bytes(range(60))).decode()
+    (tmp_path / "text").write_text(f"{key[:40]}\n{key[40:]}\n")
+    (tmp_path / "bytes").write_bytes(bytes(range(60)))
+    for text in (key, f"@{tmp_path / 'text'}", f"@{tmp_path / 'bytes'}"):
+        assert read_endorsement_key(text) == key
+    with pytest.raises(CommandError, match="cannot read"):
+        read_endorsement_key("@/none")
+
+
+def test_a_webhook_asks_for_the_custom_policy():
+    document = changed(GROUP, Changes(webhook_url="https://hook.example.net"))
+    assert document["allocationPolicy"] == "custom"
+    assert document["customAllocationDefinition"] == {
+        "webhookUrl": "https://hook.example.net",
+        "apiVersion": "2021-10-01",
+    }
+    document = changed(document, Changes(webhook_api_version="2019-03-31"))
+    assert document["customAllocationDefinition"]["apiVersion"] == "2019-03-31"
+
+
+def test_a_group_is_shown_with_its_keys_as_far_as_the_answer_has_them():
+    keys = {"primaryKey": "MQ==", "secondaryKey": "Mg=="}
+    document = {**GROUP, "attestation": {"type": "symmetricKey", "symmetricKey": keys}}
+    rows = dict(enrollment_rows(document))
+    assert (rows["EnrollmentGroupId"], rows["Attestation"]) == ("line-a", "symmetricKey")
+    assert (rows["PrimaryKey"], rows["SecondaryKey"]) == ("MQ==", "Mg==")
+    assert "DeviceId" not in rows
+    assert "PrimaryKey" not in dict(enrollment_rows(BY_KEY))
+
+
+def test_ca_references_are_shown():
+    document = {**GROUP, "attestation": attested(GROUP, ca="root")}
+    assert attestation_text(document) == "x509 (caReferences)"
+    assert attestation_rows(document) == [("Primary CA", "root")]
+
+
+def test_a_file_of_enrollments(tmp_path):
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps([STORED]))
+    assert read_json_documents(file) == [STORED]
+    for text, wanted in (("{}", "is not a JSON array"), ("[1]", "is not a JSON array"), ("[", "is not valid JSON")):
+        file.write_text(text)
+        with pytest.raises(CommandError, match=wanted):
+            read_json_documents(file)
+    with pytest.raises(CommandError, match="cannot read"):
+        read_json_documents(tmp_path / "none.json")

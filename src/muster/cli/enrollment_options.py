@@ -1,0 +1,82 @@
+"""The options that individual enrollments and enrollment groups share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muster.cli.enrollment_document import AllocationPolicy, ReprovisionPolicy
+
+SecondaryCertificate = Annotated[
+    Path | None,
+    typer.Option(help="File with a second certificate, for a change of certificates.", show_default=False),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option("--ca", help="Name of a CA certificate of the service that issues.", show_default=False),
+]
+SecondaryCa = Annotated[
+    str | None,
+    typer.Option("--secondary-ca", help="Name of a second one.", show_default=False),
+]
+SymmetricKey = Annotated[
+    bool,
+    typer.Option("--symmetric-key", help="Attest by symmetric keys; the service makes those that are not given."),
+]
+PrimaryKey = Annotated[
+    str | None,
+    typer.Option(help="Primary symmetric key: base64 of 16 to 64 bytes.", show_default=False),
+]
+SecondaryKey = Annotated[
+    str | None,
+    typer.Option(help="Secondary symmetric key.", show_default=False),
+]
+InitialTwin = Annotated[
+    str | None,
+    typer.Option(help="Initial twin as JSON, or @FILE with it.", metavar="JSON|@FILE", show_default=False),
+]
+Tag = Annotated[
+    list[str] | None,
+    typer.Option(help="Tag of the initial twin; may be given again.", metavar="NAME=VALUE", show_default=False),
+]
+Desired = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Desired property of the initial twin; may be given again.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+Disabled = Annotated[bool, typer.Option("--disabled", help="Create it disabled.")]
+Enable = Annotated[
+    bool | None,
+    typer.Option("--enable/--disable", help="Let devices register by it, or not.", show_default=False),
+]
+Reprovision = Annotated[
+    ReprovisionPolicy | None,
+    typer.Option(help="What a new registration does to the device's data.", show_default=False),
+]
+IsEdge = Annotated[bool, typer.Option("--edge", help="It is for IoT Edge devices.")]
+Edge = Annotated[
+    bool | None,
+    typer.Option("--edge/--no-edge", help="Whether it is for IoT Edge devices.", show_default=False),
+]
+Allocation = Annotated[AllocationPolicy | None, typer.Option(help="How a hub is chosen.", show_default=False)]
+IotHub = Annotated[
+    list[str] | None,
+    typer.Option(help="Host name of a hub to choose from; may be given again.", show_default=False),
+]
+WebhookUrl = Annotated[
+    str | None,
+    typer.Option(help="Webhook that chooses the hub; implies the custom allocation policy.", show_default=False),
+]
+WebhookApiVersion = Annotated[
+    str | None,
+    typer.Option(help="API version that the webhook speaks.", show_default=False),
+]
+Replace = Annotated[bool, typer.Option("--update", help="Replace one that exists already.")]
+Etag = Annotated[
+    str | None,
+    typer.Option(help="Go on only if it still has this ETag.", show_default=False),
+]
+Top = Annotated[int, typer.Option(help="Print at most this many.", min=1)]
