@@ -1,49 +1,67 @@
-"""The certificates that Muster makes: its own CA, the server's certificate, and self-signed ones for devices.
+"""The certificates that Muster makes for itself, and self-signed ones for devices: its own CA, and the server's.
 
-Everything comes out as PEM, keys as PKCS#8; times are arguments, in microseconds since 1970, UTC. Keys and
-serial numbers are random: this module is the one place of ``pki`` that may ask for randomness. It writes no
-files.
+Everything comes out as PEM, keys as PKCS#8; times are arguments, in microseconds since 1970, UTC. Keys and serial
+numbers are random: this module is the one place of ``pki`` that may ask for randomness. It writes no files. Not here:
+how certificates are issued (``issuance.py``), and CAs that users run (``muster ca``).
 """
 
 import ipaddress
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from muster.pki import object_identifiers
+from muster.pki.certificate_order import CertificateOrder, moment, validity
+from muster.pki.certificate_profiles import DEVICE, PROFILES, SERVER, CertificateProfile
+from muster.pki.issuance import Issuer, issue, self_sign
+from muster.pki.name_constraints import read_extension
+from muster.pki.names import LONGEST_COMMON_NAME, NameTextError, common_name_of, common_name_only, dns_name
+from muster.pki.private_key import (
+    PassPhraseError,
+    PrivateKey,
+    make_key,
+    pass_phrase_bytes,
+    read_private_key,
+    write_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from muster.pki.problem import AuthorityError
+
+__all__ = [
+    "AUTHORITY_DAYS",
+    "KEY_KINDS",
+    "SERVER_DAYS",
+    "AuthorityError",
+    "Credential",
+    "create_authority",
+    "create_device_certificate",
+    "has_expired",
+    "issue_server_certificate",
+    "names_outside",
+    "permitted",
+    "renew_authority",
+]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 AUTHORITY_DAYS = 3650
-SERVER_DAYS = 397
-"""Browsers and Apple's clients refuse a server certificate that lives for more than 398 days."""
-COMMON_NAME_LENGTH = 64
-"""The most a common name may have (RFC 5280 appendix A.1); DPS documents the same limit (dps.md 4.2)."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BACKDATED = timedelta(days=1)
-"""How long before now a certificate becomes valid: the clocks of the machines that meet it differ."""
-_LONGEST_PASS_PHRASE = 1023  # what OpenSSL takes
-_EVERY_ADDRESS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+SERVER_DAYS = PROFILES[SERVER].days
 KEY_KINDS = ("rsa-4096", "ec-p256")
-"""The kinds of key that a device certificate can have."""
+"""The kinds of key that a self-signed device certificate can have."""
 
-
-class AuthorityError(ValueError):
-    """What was asked for cannot be certified; the message says why."""
+_DEVELOPMENT_CA = CertificateProfile(
+    description="the CA of muster up",
+    days=AUTHORITY_DAYS,
+    key="ec-p256",
+    key_usage=("keyCertSign", "cRLSign"),
+    extended_key_usage=(object_identifiers.SERVER_AUTH,),
+    ca=True,
+    path_length=0,
+)
+_EVERY_ADDRESS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +80,7 @@ def create_authority(
     The limits are critical name constraints (RFC 5280 4.2.1.10): who trusts this CA trusts it for nothing
     else, even if its key is stolen. Raises AuthorityError.
     """
-    return _self_signed_authority(ec.generate_private_key(ec.SECP256R1()), names, networks, now, days)
+    return _self_signed_authority(make_key("ec-p256", os.urandom), names, networks, now, days)
 
 
 def renew_authority(
@@ -77,16 +95,15 @@ def renew_authority(
 
     Raises AuthorityError.
     """
-    return _self_signed_authority(_load_key(authority), names, networks, now, days)
+    return _self_signed_authority(read_private_key(authority.key_pem), names, networks, now, days)
 
 
 def permitted(certificate_pem: bytes) -> tuple[list[str], list[Network]] | None:
     """The names and networks that this CA may certify by its name constraints; None for a CA without them."""
-    certificate = x509.load_pem_x509_certificate(certificate_pem)
-    try:
-        subtrees = certificate.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or ()
-    except x509.ExtensionNotFound:
+    limits = read_extension(x509.load_pem_x509_certificate(certificate_pem), x509.NameConstraints)
+    if limits is None:
         return None
+    subtrees = limits.permitted_subtrees or ()
     names = [limit.value for limit in subtrees if isinstance(limit, x509.DNSName)]
     return names, [limit.value for limit in subtrees if isinstance(limit.value, Network)]
 
@@ -103,7 +120,7 @@ def names_outside(certificate_pem: bytes, names: Sequence[str], addresses: Seque
 
 def has_expired(certificate_pem: bytes, now: int) -> bool:
     """Whether the certificate's last moment has passed."""
-    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc <= _moment(now)
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc <= moment(now)
 
 
 def issue_server_certificate(
@@ -119,29 +136,25 @@ def issue_server_certificate(
     Passes Python's VERIFY_X509_STRICT (libraries.md 1). Raises AuthorityError when the CA has expired or may
     not certify one of them, or when there are none.
     """
-    issuer = x509.load_pem_x509_certificate(authority.certificate_pem)
+    above = x509.load_pem_x509_certificate(authority.certificate_pem)
+    shown = common_name_of(above.subject)
     outside = names_outside(authority.certificate_pem, names, addresses)
     if outside:
-        raise AuthorityError(f"the CA {_common_name(issuer)!r} may not certify {', '.join(outside)}")
+        raise AuthorityError(f"the CA {shown!r} may not certify {', '.join(outside)}")
     if has_expired(authority.certificate_pem, now):
-        raise AuthorityError(f"the CA {_common_name(issuer)!r} has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+        raise AuthorityError(f"the CA {shown!r} has expired on {above.not_valid_after_utc:%Y-%m-%d}")
     if not (names or addresses):
         raise AuthorityError("a server certificate needs a name or an address")
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer_key_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    subject = next((name for name in names if len(name) <= COMMON_NAME_LENGTH), "Muster server")
-    builder = (
-        _builder(key, _name(subject), issuer.subject, now, days, latest=issuer.not_valid_after_utc)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(key), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(_alternative_names(names, addresses), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_identifier),
-            critical=False,
-        )
+    key = make_key("ec-p256", os.urandom)
+    order = CertificateOrder(
+        profile=PROFILES[SERVER],
+        subject=common_name_only(next((name for name in names if len(name) <= LONGEST_COMMON_NAME), "Muster server")),
+        public_key=key.public_key(),
+        valid=validity(now, days, above),
+        serial_number=x509.random_serial_number(),
+        alternative_names=(*map(_dns_name, names), *map(x509.IPAddress, addresses)),
     )
-    return _credential(builder.sign(_load_key(authority), hashes.SHA256()), key, NoEncryption())
+    return _credential(issue(order, Issuer(above, read_private_key(authority.key_pem))), key)
 
 
 def create_device_certificate(
@@ -152,28 +165,24 @@ def create_device_certificate(
     An end-entity certificate of version 3 for ``clientAuth`` whose common name is the registration id.
     ``key_kind`` is one of KEY_KINDS. Raises AuthorityError.
     """
-    if not 0 < len(common_name) <= COMMON_NAME_LENGTH:
-        raise AuthorityError(f"a common name has 1 to {COMMON_NAME_LENGTH} characters, not {len(common_name)}")
-    if pass_phrase is not None and not 0 < len(pass_phrase.encode()) <= _LONGEST_PASS_PHRASE:
-        raise AuthorityError(f"a pass phrase has 1 to {_LONGEST_PASS_PHRASE} bytes")
-    key = _make_key(key_kind)
-    subject = _name(common_name)
-    builder = (
-        _builder(key, subject, subject, now, days)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(key), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    if key_kind not in KEY_KINDS:
+        raise AuthorityError(f"{key_kind!r} is no kind of key: take {' or '.join(KEY_KINDS)}")
+    try:
+        if pass_phrase is not None:
+            pass_phrase_bytes(pass_phrase)
+        subject = common_name_only(common_name)
+    except (PassPhraseError, NameTextError) as error:
+        raise AuthorityError(str(error)) from None
+    valid = validity(now, days)
+    key = make_key(key_kind, os.urandom)
+    order = CertificateOrder(
+        profile=PROFILES[DEVICE],
+        subject=subject,
+        public_key=key.public_key(),
+        valid=valid,
+        serial_number=x509.random_serial_number(),
     )
-    encryption = BestAvailableEncryption(pass_phrase.encode()) if pass_phrase else NoEncryption()
-    return _credential(builder.sign(key, hashes.SHA256()), key, encryption)
-
-
-def _make_key(kind: str) -> PrivateKey:
-    if kind == "rsa-4096":
-        return rsa.generate_private_key(public_exponent=65537, key_size=4096)
-    if kind == "ec-p256":
-        return ec.generate_private_key(ec.SECP256R1())
-    raise AuthorityError(f"{kind!r} is no kind of key: take {' or '.join(KEY_KINDS)}")
+    return _credential(self_sign(order, key), key, pass_phrase)
 
 
 def _self_signed_authority(
@@ -181,85 +190,19 @@ def _self_signed_authority(
 ) -> Credential:
     # The name tells one development CA from another in a trust store, and stays when the CA is renewed.
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    subject = _name(f"Muster development CA {identifier.digest.hex()[:8]}")
-    builder = (
-        _builder(key, subject, subject, now, days)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(key, signs_certificates=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
-        .add_extension(_name_constraints(names, networks), critical=True)
+    order = CertificateOrder(
+        profile=_DEVELOPMENT_CA,
+        subject=common_name_only(f"Muster development CA {identifier.digest.hex()[:8]}"),
+        public_key=key.public_key(),
+        valid=validity(now, days),
+        serial_number=x509.random_serial_number(),
+        limits=_name_constraints(names, networks),
     )
-    return _credential(builder.sign(key, hashes.SHA256()), key, NoEncryption())
+    return _credential(self_sign(order, key), key)
 
 
-def _builder(
-    key: PrivateKey,
-    subject: x509.Name,
-    issuer: x509.Name,
-    now: int,
-    days: int,
-    *,
-    latest: datetime | None = None,
-) -> x509.CertificateBuilder:
-    """What all certificates have: names, key, serial number, dates, and the subject key identifier."""
-    moment = _moment(now)
-    try:
-        end = moment + timedelta(days=days)
-    except OverflowError:
-        raise AuthorityError(f"{days} days from now is beyond the year 9999") from None
-    if days < 1:
-        raise AuthorityError(f"a certificate lives for at least 1 day, not {days}")
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(moment - _BACKDATED)
-        .not_valid_after(min(end, latest or end))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _credential(certificate: x509.Certificate, key: PrivateKey, encryption: KeySerializationEncryption) -> Credential:
-    return Credential(
-        certificate.public_bytes(Encoding.PEM),
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),
-    )
-
-
-def _load_key(credential: Credential) -> PrivateKey:
-    key = load_pem_private_key(credential.key_pem, password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
-    return key
-
-
-def _moment(microseconds: int) -> datetime:
-    """With whole seconds, as certificates have."""
-    return _EPOCH + timedelta(seconds=microseconds // 1_000_000)
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string().removeprefix("CN=")
-
-
-def _key_usage(key: PrivateKey, *, signs_certificates: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=isinstance(key, rsa.RSAPrivateKey),  # the key exchange of old TLS 1.2 suites
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _credential(certificate: x509.Certificate, key: PrivateKey, pass_phrase: str | None = None) -> Credential:
+    return Credential(certificate.public_bytes(Encoding.PEM), write_private_key(key, pass_phrase))
 
 
 def _name_constraints(names: Sequence[str], networks: Sequence[Network]) -> x509.NameConstraints:
@@ -273,15 +216,11 @@ def _name_constraints(names: Sequence[str], networks: Sequence[Network]) -> x509
     return x509.NameConstraints(permitted, excluded or None)
 
 
-def _alternative_names(names: Sequence[str], addresses: Sequence[Address]) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([*map(_dns_name, names), *map(x509.IPAddress, addresses)])
-
-
 def _dns_name(name: str) -> x509.DNSName:
     try:
-        return x509.DNSName(name)
-    except ValueError:
-        raise AuthorityError(f"{name!r} is no DNS name: write it in ASCII, international names as xn--") from None
+        return dns_name(name)
+    except NameTextError as error:
+        raise AuthorityError(str(error)) from None
 
 
 def _is_below(name: str, domain: str) -> bool:
