@@ -170,7 +170,7 @@ def _facts(content: bytes, loaded: x509.CertificateRevocationList) -> Revocation
 
 
 def _unsigned(serial_number: int) -> int:
-    """As certificates are looked up by it: its octets as a number, also of one that is negative, against the standard."""
+    """The octets as a number, as certificates are looked up by it; some are negative, against the standard."""
     octets = (~serial_number).bit_length() // 8 + 1
     return serial_number if serial_number >= 0 else serial_number + (1 << 8 * octets)
 
