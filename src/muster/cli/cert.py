@@ -16,6 +16,7 @@ import typer
 
 from muster.cli.failure import CommandError
 from muster.cli.output import Format, print_json, printable, record_text, short_time
+from muster.cli.pass_phrase import choose_pass_phrase
 
 if TYPE_CHECKING:
     from muster.domain.report import Check
@@ -64,7 +65,7 @@ def device(
     _require_name(name)
     certificate_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
     _require_free(certificate_file, key_file, force=force)
-    secret = _choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
+    secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
     from muster.pki.authority import AuthorityError, create_device_certificate
     from muster.pki.certificate import parse_certificate, read_certificates
 
@@ -147,64 +148,18 @@ def _require_free(*files: Path, force: bool) -> None:
         )
 
 
-def _choose_pass_phrase(text: str | None, file: Path | None, *, ask: bool) -> str | None:
-    """The pass phrase that the options ask for; None for a key that is not encrypted."""
-    if (text is not None) + (file is not None) + ask > 1:
-        raise typer.BadParameter("give only one of --pass-phrase, --pass-phrase-file and --ask")
-    if ask:
-        text = typer.prompt("Pass phrase", hide_input=True, confirmation_prompt=True)
-    if file is not None:
-        text = _first_line(file)
-    if text == "":
-        raise CommandError("the pass phrase is empty", "leave the option out for a key that is not encrypted")
-    return text
-
-
-def _first_line(file: Path) -> str:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CommandError(f"cannot read {file}: it is not UTF-8 text") from error
-    return lines[0] if lines else ""
-
-
 def _write_both(made: "Credential", certificate_file: Path, key_file: Path, *, force: bool) -> None:
     """Write both files or none. With ``force`` what was there stays until both new ones are complete."""
-    created: list[Path] = []
+    from muster.whole_files import PRIVATE_FILE, PUBLIC_FILE, NewFile, write_together
+
+    files = (
+        NewFile(key_file, made.key_pem, PRIVATE_FILE),
+        NewFile(certificate_file, made.certificate_pem, PUBLIC_FILE),
+    )
     try:
-        key_file.parent.mkdir(parents=True, exist_ok=True)
-        for file, content, mode in (
-            (key_file, made.key_pem, 0o600),
-            (certificate_file, made.certificate_pem, 0o644),
-        ):
-            target = _beside(file) if force else file
-            _create(target, content, mode, replace=force)
-            created.append(target)
-        for file in (key_file, certificate_file) if force else ():
-            _beside(file).replace(file)
+        write_together(files, replace=force)
     except OSError as error:
-        for target in created:
-            target.unlink(missing_ok=True)
         raise CommandError(f"cannot write {error.filename or key_file.parent}: {error.strerror}") from error
-
-
-def _beside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.new")
-
-
-def _create(file: Path, content: bytes, mode: int, *, replace: bool) -> None:
-    """Make a file that has its mode from its first moment, and that nobody else has made."""
-    if replace:
-        file.unlink(missing_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-    except OSError:
-        file.unlink(missing_ok=True)
-        raise
 
 
 def _read(file: Path) -> list[bytes]:
