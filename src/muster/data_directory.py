@@ -96,6 +96,10 @@ class DataDirectory:
         self._write_trust(authority.certificate_pem)
         return Credential(chain, certificate.key_pem)
 
+    def outside(self, names: Sequence[str], addresses: Sequence[Address]) -> list[str]:
+        """Which of these the CA may not certify as it is, without being widened."""
+        return names_outside(self.ca_file.read_bytes(), names, addresses)
+
     def _authority(self, names: Sequence[str], addresses: Sequence[Address], now: int) -> Credential:
         key_file = self.path / "ca.key"
         networks = _networks(addresses)

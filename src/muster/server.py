@@ -12,7 +12,7 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ from muster.config import (
     UpOptions,
 )
 from muster.data_directory import DataDirectory
-from muster.domain.access_policy import AccessPolicy
+from muster.domain.access_policy import HUB_OWNER, PROVISIONING_OWNER, AccessPolicy
 from muster.domain.resource import resource_name
 from muster.domain.timestamp import SECOND, iso_utc
 from muster.dps.allocations import Allocations
@@ -42,19 +42,23 @@ from muster.dps.enrollments import Enrollments
 from muster.dps.groups import GroupIndex
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
-from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.services import PROVISIONING_CHANGED, ProvisioningServices
 from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.frontends.amqp import AmqpRefusal
 from muster.frontends.http import HttpFactory
-from muster.frontends.listener import AddressMissingError, Listener, ListenError, PortRefusedError, Protocols
+from muster.frontends.listener import Listener, ListenError, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.rest.app import create_app
+from muster.frontends.rest.arm import BearerAccess
+from muster.frontends.rest.arm_hubs import HubResources
+from muster.frontends.rest.arm_provisioning import ProvisioningResources
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.requests import Guard
+from muster.frontends.served_hosts import Ports, ServedHosts
 from muster.frontends.tls import ServerTls
 from muster.frontends.trace import Tracer
 from muster.frontends.websocket import WebSocketServices
@@ -62,11 +66,12 @@ from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
-from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hub, Hubs
+from muster.hub.hubs import DEFAULT_PARTITION_COUNT, HUBS_CHANGED, Hubs
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
 from muster.observe import set_up_logging
+from muster.pki.authority import Credential
 from muster.portal.app import Portal, create_portal
 from muster.store.database import Database, DatabaseError
 from muster.store.migration import migrate
@@ -213,8 +218,8 @@ async def _open_services(options: UpOptions, directory: DataDirectory, place: _P
     try:
         await migrate(database, clock())
         services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
-        hub, provisioning = await _ensure_identity(services, place)
-        _require_matching_keys(place, hub, provisioning, directory)
+        await _ensure_identity(services, place)
+        _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
     except BaseException:
         await database.close()
@@ -281,7 +286,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     )
 
 
-async def _ensure_identity(services: Services, place: _Place) -> tuple[Hub, ProvisioningService]:
+async def _ensure_identity(services: Services, place: _Place) -> None:
     """The hub and provisioning service of this data, made at the first start, served under this start's host name."""
     key = DEVELOPMENT_KEY if place.loopback else None
     await services.hubs.load()
@@ -298,28 +303,45 @@ async def _ensure_identity(services: Services, place: _Place) -> tuple[Hub, Prov
     scope = known_scope or (DEVELOPMENT_ID_SCOPE if place.loopback else _new_id_scope())
     # Later it is the operator who links hubs, and unlinks them.
     linked = () if known_scope else (hub,)
-    provisioning = await services.provisioning.ensure(scope, place.host, linked, well_known_key=key)
-    return hub, provisioning
+    await services.provisioning.ensure(scope, place.host, linked, well_known_key=key)
 
 
 def _new_id_scope() -> str:
     return f"0ne{os.urandom(4).hex().upper()}"
 
 
-def _require_matching_keys(
-    place: _Place, hub: Hub, provisioning: ProvisioningService, directory: DataDirectory
-) -> None:
+def _require_matching_keys(place: _Place, services: Services, directory: DataDirectory) -> None:
     """Data with well-known keys is never served beyond loopback (DESIGN.md 5)."""
-    if not place.loopback and _is_well_known(hub, provisioning):
+    policies = [one.policies for one in services.hubs.all] + [one.policies for one in services.provisioning.all]
+    if not place.loopback and any(map(_has_well_known_key, policies)):
         raise ConfigurationError(
             f"The data directory {directory.path} holds the well-known development keys, which must not be served on a"
             " network. Use another --data-dir: keys are generated there."
         )
 
 
-def _is_well_known(hub: Hub, provisioning: ProvisioningService) -> bool:
-    policies = (*hub.policies.values(), *provisioning.policies.values())
-    return any(DEVELOPMENT_KEY in policy.keys for policy in policies)
+def _has_well_known_key(policies: Mapping[str, AccessPolicy]) -> bool:
+    return any(DEVELOPMENT_KEY in policy.keys for policy in policies.values())
+
+
+class _ServerCertificate:
+    """The certificate of the TLS ports, issued by the CA of the data directory at each start and for each new host."""
+
+    def __init__(self, directory: DataDirectory, place: _Place) -> None:
+        self._directory = directory
+        credential = self._issue(place.names, place.addresses)
+        self.tls = ServerTls(credential.certificate_pem, credential.key_pem)
+
+    def outside(self, names: Sequence[str], addresses: Sequence[Address]) -> list[str]:
+        return self._directory.outside(names, addresses)
+
+    def renew(self, names: Sequence[str], addresses: Sequence[Address]) -> None:
+        credential = self._issue(names, addresses)
+        self.tls.replace_certificate(credential.certificate_pem, credential.key_pem)
+
+    def _issue(self, names: Sequence[str], addresses: Sequence[Address]) -> Credential:
+        """By the real time: clients judge certificates by their own clocks."""
+        return self._directory.server_certificate(names, addresses, time.time_ns() // 1000)
 
 
 class _Server:
@@ -334,25 +356,22 @@ class _Server:
         self._services = services
         self._clock = clock
         self._started = clock()
-        self._https_port = HTTPS_PORT
         self._start_token = None if place.loopback else os.urandom(16).hex()
-        self._endpoints: list[dict[str, Any]] = []
-        self._bound: list[str] = []
+        self._certificate = _ServerCertificate(directory, place)
+        ports = Ports(MQTT_PORT, AMQP_PORT, HTTPS_PORT, HTTPS_FALLBACK_PORT)
+        self._hosts = ServedHosts(self._certificate, ports, place.names, place.addresses, loopback=place.loopback)
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Listen everywhere; ``stack`` gets what undoes it. Raises ConfigurationError when a port cannot be had."""
-        credential = self._directory.server_certificate(
-            self._place.names, self._place.addresses, time.time_ns() // 1000
-        )
         tracer = Tracer(self._options.trace, self._clock) if self._options.trace else None
         if tracer is not None:
             stack.callback(tracer.close)
         host_names = frozenset({self._place.host, *self._place.names, "localhost", "127.0.0.1", "::1"})
-        protocols = self._protocols(host_names)
+        protocols = self._protocols()
         stack.push_async_callback(self._https.finish, DRAIN_SECONDS)
         listener = Listener(
             protocols,
-            tls=ServerTls(credential.certificate_pem, credential.key_pem),
+            tls=self._certificate.tls,
             tap_factory=tracer.tap if tracer else None,
         )
         stack.push_async_callback(listener.drain, DRAIN_SECONDS)
@@ -368,9 +387,12 @@ class _Server:
             await self._listen(listener, portal_listener)
         except ListenError as error:
             raise ConfigurationError(f"{error}.") from error
-        self._directory.write_status(self.status)
+        for subject in (HUBS_CHANGED, PROVISIONING_CHANGED):
+            subscription = self._services.bus.subscribe(subject, lambda _message: self._write_status())
+            stack.callback(subscription.close)
+        self._write_status()
 
-    def _protocols(self, host_names: frozenset[str]) -> Protocols:
+    def _protocols(self) -> Protocols:
         services = self._services
         guard = Guard(services.reports.new_tracking_id, self._clock)
         dps = DpsServiceApi(
@@ -384,7 +406,7 @@ class _Server:
             services.events,
             services.reports,
             services.access,
-            host_names,
+            self._hosts,
             self.describe,
         )
         mqtt = MqttFrontEnd(
@@ -395,10 +417,21 @@ class _Server:
             services.registrations,
             self._clock,
         )
-        app = create_app([*dps.routes(guard), *device.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
+        apis = (dps, device, hub, muster, *self._management())
+        app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
         return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+
+    def _management(self) -> tuple[ProvisioningResources, HubResources]:
+        services = self._services
+        access = BearerAccess(self._directory.token_key(), self._clock)
+        # Keys of a new hub are as well known as those of the first one, and no more.
+        key = DEVELOPMENT_KEY if self._place.loopback and _has_well_known_key(services.hubs.all[0].policies) else None
+        return (
+            ProvisioningResources(services.provisioning, services.authorities, access),
+            HubResources(services.hubs, services.provisioning, self._hosts, access, key),
+        )
 
     def _portal(self, host_names: frozenset[str]) -> Portal:
         services = self._services
@@ -417,26 +450,14 @@ class _Server:
         )
 
     async def _listen(self, listener: Listener, portal: Listener) -> None:
-        for address in self._place.bind:
-            try:
-                await listener.listen(address, MQTT_PORT)
-            except AddressMissingError:
-                if address == "::1" and not self._options.addresses:
-                    continue  # the banner tells of it
-                raise
-            self._bound.append(address)
-            await listener.listen(address, AMQP_PORT)
-            await self._listen_https(listener, address)
+        default = not self._options.addresses
+        await self._hosts.open(listener, self._place.bind, optional="::1" if default else None)
+        for address in self._hosts.bound:
             await portal.listen(address, self._options.portal_port)
-            ports = (MQTT_PORT, AMQP_PORT, self._https_port)
-            self._endpoints += [{"address": address, "port": port} for port in ports]
+        await self._hosts.restore(hub.host_name for hub in self._services.hubs.all[1:])
 
-    async def _listen_https(self, listener: Listener, address: str) -> None:
-        try:
-            await listener.listen(address, self._https_port)
-        except PortRefusedError:
-            self._https_port = HTTPS_FALLBACK_PORT
-            await listener.listen(address, self._https_port)
+    def _write_status(self) -> None:
+        self._directory.write_status(self.status)
 
     def describe(self) -> dict[str, Any]:
         """What anyone may know; no secrets."""
@@ -450,7 +471,7 @@ class _Server:
             "provisioningHost": services.provisioning.first.host_name,
             "hubs": [{"name": hub.name, "host": hub.host_name} for hub in services.hubs.all],
             "persistence": self._persistence(),
-            "endpoints": self._endpoints,
+            "endpoints": self._hosts.endpoints,
         }
 
     def _persistence(self) -> str:
@@ -480,22 +501,25 @@ class _Server:
                 "host": provisioning.host_name,
                 "idScope": provisioning.id_scope,
                 "connectionString": _connection_string(
-                    provisioning.host_name, provisioning.policies["provisioningserviceowner"]
+                    provisioning.host_name, provisioning.policies[PROVISIONING_OWNER]
                 ),
             },
             "hubs": [
                 {
                     "name": hub.name,
                     "host": hub.host_name,
-                    "connectionString": _connection_string(hub.host_name, hub.policies["iothubowner"]),
+                    "connectionString": _connection_string(hub.host_name, hub.policies[HUB_OWNER]),
                 }
                 for hub in hubs
             ],
-            "endpoints": self._endpoints,
-            "httpsPort": self._https_port,
-            "addresses": self._bound,
+            "endpoints": self._hosts.endpoints,
+            "httpsPort": self._hosts.https_port,
+            "addresses": self._hosts.bound,
             "portal": self._portal_address(),
-            "wellKnownIdentity": _is_well_known(hubs[0], provisioning),
+            "wellKnownIdentity": all(
+                policy.primary_key == DEVELOPMENT_KEY
+                for policy in (provisioning.policies[PROVISIONING_OWNER], *(hub.policies[HUB_OWNER] for hub in hubs))
+            ),
         }
 
     def _portal_address(self) -> str:

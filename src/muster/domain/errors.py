@@ -10,10 +10,10 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
-                                    TokenExpiredError TpmChallengeError
+                                    TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError DeviceDisabledError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
-                                    CaCertificateMissingError
+                                    CaCertificateMissingError ResourceNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
       PreconditionFailedError 412
@@ -159,6 +159,14 @@ class TokenExpiredError(UnauthorizedError):
     message = "Unauthorized"
 
 
+class BearerTokenRefusedError(UnauthorizedError):
+    """Resource Manager's routes: no bearer token of this Muster (DESIGN.md 2)."""
+
+    code = 401002
+    name = "InvalidAuthenticationToken"
+    message = "The bearer token is not valid."
+
+
 class ForbiddenError(ServiceError):
     code = 403000
     name = "GenericForbidden"
@@ -215,6 +223,14 @@ class CaCertificateMissingError(NotFoundError):
     code = 404203
     name = "CertificateNotFound"
     message = "Certificate not found."
+
+
+class ResourceNotFoundError(NotFoundError):
+    """Resource Manager's routes: no resource of that name; the number is ours, the name is Azure's."""
+
+    code = 404204
+    name = "ResourceNotFound"
+    message = "The resource was not found."
 
 
 class ConflictError(ServiceError):

@@ -3,6 +3,8 @@
 Only what makes a hub is there: its host name, its partitions. Not here: storing, and the JSON of answers.
 """
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,10 @@ from muster.domain.resource import ResourceBody, resource_name_problem
 DEFAULT_PARTITION_COUNT = 4
 MAXIMUM_PARTITION_COUNT = 32
 MAXIMUM_HUBS = 50
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_LONGEST_HOST_NAME = 253
 
 # What answers show and no client changes, and what is the same as nothing here.
 _IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
@@ -27,11 +33,18 @@ class HubBody(ResourceBody):
 
     @property
     def host_name(self) -> str | None:
-        """In lower case. Raises ArgumentInvalidError."""
+        """In lower case, an address in its shortest form. Raises ArgumentInvalidError."""
         host = self.properties.get("hostName")
-        if host is not None and not isinstance(host, str):
+        if not host:
+            return None
+        if not isinstance(host, str):
             raise ArgumentInvalidError("properties.hostName is not a text.")
-        return host.lower() if host else None
+        try:
+            return str(ipaddress.ip_address(host.strip("[]")))
+        except ValueError:
+            if not _HOST_NAME.fullmatch(host) or len(host) > _LONGEST_HOST_NAME:
+                raise ArgumentInvalidError(f"{host!r} is neither a host name nor an IP address.") from None
+        return host.lower()
 
     @property
     def partition_count(self) -> int | None:

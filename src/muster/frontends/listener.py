@@ -154,6 +154,13 @@ class Listener:
         self._servers.append(server)
         return address_pair(server.sockets[0].getsockname())
 
+    def stop_listening(self, host: str, port: int) -> None:
+        """Close one address; its open connections stay. Nothing happens when it is not listened on."""
+        for server in list(self._servers):
+            if address_pair(server.sockets[0].getsockname()) == (host, port):
+                self._servers.remove(server)
+                server.close()
+
     def stop_accepting(self) -> None:
         """Close the addresses; open connections stay."""
         for server in self._servers:

@@ -79,6 +79,20 @@ def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     )
 
 
+def management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The error JSON of Resource Manager's routes, in both shapes that its clients read (dps.md 7.3)."""
+    del now
+    return msgspec.json.encode(
+        {
+            "code": error.code,
+            "httpStatusCode": row(error).reason.replace(" ", ""),
+            "message": error.message,
+            "details": f"Tracking id {tracking_id}",
+            "error": {"code": error.name, "message": error.message},
+        }
+    )
+
+
 def ascii_json(value: object) -> bytes:
     """JSON with every character outside ASCII escaped: one client decodes topics' payloads as ASCII (dps.md 2.5)."""
     text = msgspec.json.encode(value).decode()

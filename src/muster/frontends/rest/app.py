@@ -21,6 +21,7 @@ from muster.frontends.rest.requests import ErrorBody, Guard
 # service.md 1.5).
 _MUSTER = "muster"
 _PROVISIONING_WORDS = frozenset({_MUSTER, "enrollments", "enrollmentgroups", "registrations"})
+_MANAGEMENT_WORDS = frozenset({"subscriptions", "providers"})
 _NOT_ALLOWED = 405
 
 
@@ -49,7 +50,10 @@ def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
 
 def _error_body(path: str) -> ErrorBody:
     """The shape of errors at a path that no route takes: that of the service its first word belongs to."""
-    return status.provisioning_body if path.split("/")[1] in _PROVISIONING_WORDS else status.hub_body
+    word = path.split("/")[1]
+    if word in _MANAGEMENT_WORDS:
+        return status.management_body
+    return status.provisioning_body if word in _PROVISIONING_WORDS else status.hub_body
 
 
 def _allowed(routes: Sequence[Route], path: str) -> list[str]:
@@ -84,7 +88,7 @@ def canonical_path(path: str) -> str:
         return "/" + "/".join(
             word if index % 2 else part for index, (word, part) in enumerate(zip(words, parts, strict=True))
         )
-    if words[0] == "subscriptions":
+    if words[0] in _MANAGEMENT_WORDS:
         parts = [word if word == "microsoft.devices" else part for word, part in zip(words, parts, strict=True)]
     return "/" + "/".join(
         part if index % 2 else word for index, (word, part) in enumerate(zip(words, parts, strict=True))

@@ -3,7 +3,7 @@
 Not here: what has Azure's own API.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class MusterApi:
     events: EventLog
     reports: Reports
     access: ServiceAccess
-    host_names: frozenset[str]
+    host_names: Container[str]
     describe: Callable[[], dict[str, Any]]
 
     def routes(self, guard: Guard) -> list[Route]:

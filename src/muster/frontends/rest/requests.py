@@ -14,7 +14,13 @@ from starlette.responses import Response
 
 from muster.domain.credential import Credential
 from muster.domain.documents import decode
-from muster.domain.errors import InvalidProtocolVersionError, ServerError, ServiceError, TooLargeError
+from muster.domain.errors import (
+    BearerTokenRefusedError,
+    InvalidProtocolVersionError,
+    ServerError,
+    ServiceError,
+    TooLargeError,
+)
 from muster.frontends import status
 from muster.observe import Operation
 
@@ -131,6 +137,8 @@ class Guard:
         headers: dict[str, Any] = {"x-ms-request-id": tracking_id}
         if body is status.hub_body:
             headers["iothub-errorcode"] = error.name
+        elif body is status.management_body and isinstance(error, BearerTokenRefusedError):
+            headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
         else:
             headers["x-ms-error-code"] = str(error.code)
         if error.retry_after is not None:

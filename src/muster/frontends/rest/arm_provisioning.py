@@ -1,0 +1,346 @@
+"""Resource Manager's routes of provisioning services: the resource, its policies, linked hubs and CA certificates.
+
+Sources: dps.md 7. Documented in docs/arm.md. Not here: hubs (``arm_hubs.py``), and the rules of updates.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from muster.domain.access_policy import AccessPolicy
+from muster.domain.allocation import LinkedHub
+from muster.domain.authority import Authority, arm_properties
+from muster.domain.errors import ArgumentNullError, ForbiddenError, QuotaExceededError
+from muster.domain.provisioning_resource import ProvisioningBody
+from muster.domain.resource import TagsBody, resource_name_problem
+from muster.domain.timestamp import SECOND
+from muster.dps.authorities import Authorities
+from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.frontends.rest import requests
+from muster.frontends.rest.arm import (
+    GROUP,
+    PROVIDER,
+    SUBSCRIPTION,
+    BearerAccess,
+    ResourceScope,
+    management_routes,
+    require_if_match,
+)
+from muster.frontends.rest.requests import Guard
+
+KIND = "Microsoft.Devices/provisioningServices"
+
+_ALL = f"{PROVIDER}/provisioningservices"
+_ONE = f"{GROUP}{_ALL}/{{name}}"
+_CERTIFICATE = f"{_ONE}/certificates/{{certificate}}"
+
+_POLICY_NAMES = {"hashed": "Hashed", "geoLatency": "GeoLatency", "static": "Static"}
+_MILLISECOND = SECOND // 1000
+
+
+class NameBody(msgspec.Struct):
+    """The body of a question for a name."""
+
+    name: str
+
+
+class _CertificateProperties(msgspec.Struct, rename="camel"):
+    certificate: str | None = None
+    is_verified: bool | None = None
+
+
+class _CertificateBody(_CertificateProperties):
+    """Older clients send the members at the top, newer ones in ``properties`` (dps.md 7.5)."""
+
+    properties: _CertificateProperties | None = None
+
+
+class _ProofBody(msgspec.Struct):
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisioningResources:
+    """The handlers; ``routes`` mounts them."""
+
+    services: ProvisioningServices
+    authorities: Authorities
+    access: BearerAccess
+
+    def routes(self, guard: Guard) -> list[Route]:
+        certificates = CertificateResources(self)
+        table = {
+            (f"{PROVIDER}/operations", "GET"): self.list_operations,
+            (f"{SUBSCRIPTION}{PROVIDER}/checkprovisioningservicenameavailability", "POST"): self.check_name,
+            (f"{SUBSCRIPTION}{_ALL}", "GET"): self.list_all,
+            (f"{GROUP}{_ALL}", "GET"): self.list_all,
+            (_ONE, "GET"): self.get,
+            (_ONE, "PUT"): self.put,
+            (_ONE, "PATCH"): self.patch,
+            (_ONE, "DELETE"): self.delete,
+            (f"{_ONE}/listkeys", "POST"): self.list_keys,
+            (f"{_ONE}/keys/{{key}}/listkeys", "POST"): self.get_key,
+            (f"{_ONE}/skus", "GET"): self.list_skus,
+            (f"{_ONE}/operationresults/{{operation}}", "GET"): self.get_operation,
+            (f"{_ONE}/privatelinkresources", "GET"): self.list_private_link_resources,
+            (f"{_ONE}/privateendpointconnections", "GET"): self.list_private_endpoint_connections,
+            **certificates.table(),
+        }
+        return management_routes(table, self.access, guard)
+
+    def find(self, request: Request) -> ProvisioningService:
+        """Raises ResourceNotFoundError."""
+        name = request.path_params["name"]
+        service = self.services.find_by_name(name)
+        if service is None:
+            raise ResourceScope.of(request).not_found(KIND, name)
+        return service
+
+    async def list_operations(self, _request: Request) -> Response:
+        return requests.json_response({"value": [_operation(*words) for words in _OPERATIONS]})
+
+    async def check_name(self, request: Request) -> Response:
+        name = (await requests.read_record(request, NameBody)).name
+        return requests.json_response(name_answer(name, taken=self.services.find_by_name(name) is not None))
+
+    async def list_all(self, request: Request) -> Response:
+        scope = ResourceScope.of(request)
+        return requests.json_response({"value": [resource_view(service, scope) for service in self.services.all]})
+
+    async def get(self, request: Request) -> Response:
+        return requests.json_response(resource_view(self.find(request), ResourceScope.of(request)))
+
+    async def put(self, request: Request) -> Response:
+        """200: what is asked for is done. Policies are shown only in the answer to who sent some (dps.md 7.2)."""
+        body = await requests.read_record(request, ProvisioningBody)
+        name = request.path_params["name"]
+        service = self.services.find_by_name(name)
+        if service is None:
+            raise QuotaExceededError(
+                f"This Muster has one provisioning service, {self.services.first.name}, and takes no second one. For"
+                " another one, start another Muster with its own data directory."
+            )
+        service = await self.services.put(service.id_scope, body, request.headers.get("if-match"))
+        view = resource_view(service, ResourceScope.of(request))
+        if body.properties.authorization_policies is not None:
+            view["properties"]["authorizationPolicies"] = _rules(service)
+        return requests.json_response(view)
+
+    async def patch(self, request: Request) -> Response:
+        body = await requests.read_record(request, TagsBody)
+        service = self.find(request)
+        if body.tags is not None:
+            service = await self.services.put_tags(service.id_scope, body.tags, request.headers.get("if-match"))
+        return requests.json_response(resource_view(service, ResourceScope.of(request)))
+
+    async def delete(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if self.services.find_by_name(name) is None:
+            return requests.no_content()
+        raise ForbiddenError(
+            f"{name} is the only provisioning service of this Muster, and stays. To begin anew, stop the server and"
+            " remove its data directory."
+        )
+
+    async def list_keys(self, request: Request) -> Response:
+        return requests.json_response({"value": _rules(self.find(request))}, headers={"Cache-Control": "no-store"})
+
+    async def get_key(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        policy = self.find(request).policies.get(key)
+        if policy is None:
+            raise ResourceScope.of(request).not_found(f"{KIND}/{request.path_params['name']}/keys", key)
+        return requests.json_response(rule_view(policy), headers={"Cache-Control": "no-store"})
+
+    async def list_skus(self, request: Request) -> Response:
+        self.find(request)
+        return requests.json_response({"value": [{"name": "S1"}]})
+
+    async def get_operation(self, request: Request) -> Response:
+        """Whatever was begun is done."""
+        self.find(request)
+        return requests.json_response({"status": "Succeeded"})
+
+    async def list_private_link_resources(self, request: Request) -> Response:
+        self.find(request)
+        return requests.json_response({"value": []})
+
+    async def list_private_endpoint_connections(self, request: Request) -> Response:
+        """A bare list, as the client's model has it."""
+        self.find(request)
+        return requests.json_response([])
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateResources:
+    """CA certificates and their proof of possession (dps.md 7.5)."""
+
+    resources: ProvisioningResources
+
+    def table(self) -> dict[tuple[str, str], requests.Handler]:
+        return {
+            (f"{_ONE}/certificates", "GET"): self.list_all,
+            (_CERTIFICATE, "GET"): self.get,
+            (_CERTIFICATE, "PUT"): self.put,
+            (_CERTIFICATE, "DELETE"): self.delete,
+            (f"{_CERTIFICATE}/generateverificationcode", "POST"): self.generate_verification_code,
+            (f"{_CERTIFICATE}/verify", "POST"): self.verify,
+        }
+
+    def _target(self, request: Request) -> tuple[Authorities, str, str]:
+        """The store, the id scope, and the name of the certificate."""
+        service = self.resources.find(request)
+        return self.resources.authorities, service.id_scope, request.path_params["certificate"]
+
+    async def list_all(self, request: Request) -> Response:
+        service = self.resources.find(request)
+        found = await self.resources.authorities.all(service.id_scope)
+        return requests.json_response({"value": [_certificate_view(request, item) for item in found]})
+
+    async def get(self, request: Request) -> Response:
+        authorities, id_scope, name = self._target(request)
+        return _certificate_response(request, await authorities.get(id_scope, name))
+
+    async def put(self, request: Request) -> Response:
+        authorities, id_scope, name = self._target(request)
+        body = await requests.read_record(request, _CertificateBody)
+        sent = body.properties or body
+        if not sent.certificate:
+            raise ArgumentNullError("certificate is required.")
+        authority = await authorities.put(
+            id_scope,
+            name,
+            sent.certificate,
+            is_verified=bool(sent.is_verified),
+            if_match=request.headers.get("if-match"),
+        )
+        return _certificate_response(request, authority)
+
+    async def delete(self, request: Request) -> Response:
+        """200 with an empty body; 204 when there was none."""
+        authorities, id_scope, name = self._target(request)
+        if await authorities.find(id_scope, name) is None:
+            return requests.no_content()
+        await authorities.delete(id_scope, name, require_if_match(request))
+        return Response(status_code=200)
+
+    async def generate_verification_code(self, request: Request) -> Response:
+        """The only answer that shows the code, and the certificate as it was uploaded."""
+        authorities, id_scope, name = self._target(request)
+        authority = await authorities.new_verification_code(id_scope, name, require_if_match(request))
+        return _certificate_response(request, authority, with_code=True)
+
+    async def verify(self, request: Request) -> Response:
+        authorities, id_scope, name = self._target(request)
+        body = await requests.read_record(request, _ProofBody)
+        authority = await authorities.verify(id_scope, name, body.certificate, require_if_match(request))
+        return _certificate_response(request, authority)
+
+
+def name_answer(name: str, *, taken: bool) -> dict[str, Any]:
+    """Whether a name can be had; the reason is ``Invalid`` also for one that is free (dps.md 7.1)."""
+    problem = resource_name_problem(name)
+    if taken:
+        return {"nameAvailable": False, "reason": "AlreadyExists", "message": f"The name {name!r} is taken."}
+    if problem is not None:
+        return {"nameAvailable": False, "reason": "Invalid", "message": f"{name!r} cannot be a name: {problem}."}
+    return {"nameAvailable": True, "reason": "Invalid", "message": None}
+
+
+def resource_view(service: ProvisioningService, scope: ResourceScope) -> dict[str, Any]:
+    """The resource of dps.md 7.2. Azure's command line reads ``resourcegroup``, which its model does not know."""
+    facts = service.facts
+    sku: dict[str, Any] = {"name": facts.sku, "tier": "Standard"}
+    if facts.capacity is not None:
+        sku["capacity"] = facts.capacity
+    return {
+        "etag": service.etag,
+        "name": service.name,
+        "location": facts.location,
+        "properties": {
+            "state": "Active",
+            "provisioningState": "Succeeded",
+            "iotHubs": [_linked_hub_view(hub, facts.location) for hub in service.linked_hubs],
+            "allocationPolicy": _POLICY_NAMES[service.allocation_policy],
+            "serviceOperationsHostName": service.host_name,
+            "deviceProvisioningHostName": service.host_name,
+            "idScope": service.id_scope,
+        },
+        "resourcegroup": scope.group,
+        "type": KIND,
+        "id": scope.id(KIND, service.name),
+        "subscriptionid": scope.subscription,
+        "tags": facts.tags,
+        "sku": sku,
+    }
+
+
+def _linked_hub_view(hub: LinkedHub, location: str) -> dict[str, Any]:
+    """What was not set is not shown (dps.md 7.2); ``latencyMilliseconds`` is Muster's own."""
+    view: dict[str, Any] = {}
+    if hub.apply_allocation_policy is not None:
+        view["applyAllocationPolicy"] = hub.apply_allocation_policy
+    if hub.allocation_weight is not None:
+        view["allocationWeight"] = hub.allocation_weight
+    if hub.latency:
+        view["latencyMilliseconds"] = hub.latency / _MILLISECOND
+    return {
+        **view,
+        "name": hub.host_name,
+        "connectionString": f"HostName={hub.host_name};SharedAccessKeyName={hub.policy};SharedAccessKey=****",
+        "location": hub.location or location,
+    }
+
+
+def rule_view(policy: AccessPolicy) -> dict[str, str]:
+    """A shared access policy with its keys (dps.md 7.4)."""
+    return {
+        "keyName": policy.name,
+        "primaryKey": policy.primary_key,
+        "secondaryKey": policy.secondary_key,
+        "rights": policy.rights,
+    }
+
+
+def _rules(service: ProvisioningService) -> list[dict[str, str]]:
+    return [rule_view(policy) for policy in service.policies.values()]
+
+
+def _certificate_view(request: Request, authority: Authority, *, with_code: bool = False) -> dict[str, Any]:
+    resource = ResourceScope.of(request).id(KIND, request.path_params["name"])
+    return {
+        "properties": arm_properties(authority, with_certificate=with_code),
+        "id": f"{resource}/certificates/{authority.name}",
+        "name": authority.name,
+        "type": f"{KIND}/Certificates",
+        "etag": authority.etag,
+    }
+
+
+def _certificate_response(request: Request, authority: Authority, *, with_code: bool = False) -> Response:
+    return requests.json_response(_certificate_view(request, authority, with_code=with_code), etag=authority.etag)
+
+
+_OPERATIONS = (
+    ("provisioningServices", "Read", "Get a provisioning service"),
+    ("provisioningServices", "Write", "Change a provisioning service"),
+    ("provisioningServices", "listkeys/Action", "Get the shared access policies of a provisioning service"),
+    ("provisioningServices/certificates", "Read", "Get a CA certificate"),
+    ("provisioningServices/certificates", "Write", "Upload a CA certificate"),
+    ("provisioningServices/certificates", "Delete", "Delete a CA certificate"),
+    ("IotHubs", "Read", "Get a hub"),
+    ("IotHubs", "Write", "Create or change a hub"),
+    ("IotHubs", "Delete", "Delete a hub"),
+    ("IotHubs", "listkeys/Action", "Get the shared access policies of a hub"),
+)
+
+
+def _operation(resource: str, action: str, text: str) -> dict[str, Any]:
+    return {
+        "name": f"Microsoft.Devices/{resource}/{action}",
+        "display": {"provider": "Microsoft Devices", "resource": resource, "operation": text, "description": text},
+    }
