@@ -57,6 +57,7 @@ from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
+from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
 from muster.frontends.served_hosts import Ports, ServedHosts
 from muster.frontends.tls import ServerTls
@@ -417,11 +418,24 @@ class _Server:
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, hub, muster, *self._management())
+        apis = (dps, device, hub, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
         return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+
+    def _preview(self) -> ProvisioningPreviewApi:
+        services = self._services
+        return ProvisioningPreviewApi(
+            services.provisioning,
+            services.enrollments,
+            services.groups,
+            services.records,
+            services.attestations,
+            services.allocations,
+            services.access,
+            self._hosts,
+        )
 
     def _management(self) -> tuple[ProvisioningResources, HubResources]:
         services = self._services

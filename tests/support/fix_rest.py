@@ -22,6 +22,7 @@ from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
+from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
 from tests.support.fix_services import KEY, Services
 
@@ -202,5 +203,15 @@ def rest(services: Services) -> RestClient:
         frozenset({HUB_HOST, "localhost", "127.0.0.1", "::1"}),
         lambda: {"version": "1"},
     )
-    app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard)], guard)
+    preview = ProvisioningPreviewApi(
+        services.provisioning,
+        services.enrollments,
+        services.groups,
+        services.records,
+        services.attestations,
+        services.allocations,
+        services.access,
+        frozenset({DPS_HOST, HUB_HOST}),
+    )
+    app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard), *preview.routes(guard)], guard)
     return RestClient(app, services)

@@ -28,11 +28,12 @@ def test_everything_that_is_locked_has_a_hash(lock: Path) -> None:
 
 
 def test_every_route_of_our_own_is_documented() -> None:
-    source = (REPOSITORY / "src/muster/frontends/rest/muster.py").read_text()
+    modules = sorted((REPOSITORY / "src/muster/frontends/rest").glob("muster*.py"))
+    source = "".join(module.read_text() for module in modules)
     documented = (REPOSITORY / "docs/api.md").read_text()
     routes = {route.replace("{id:path}", "{id}") for route in re.findall(r'"(/muster/v1/[^"]+)"', source)}
     assert routes
-    assert all(f"`GET {route}`" in documented for route in routes)
+    assert all(re.search(rf"`[A-Z]+ {re.escape(route)}`", documented) for route in routes)
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from muster.domain.allocation import (
     Choice,
     LinkedHub,
+    PolicyName,
     WebhookAnswer,
     candidates,
     choose,
@@ -28,6 +29,15 @@ class Allocation:
 
     choice: Choice
     answer: WebhookAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The policy, the hubs it chooses among, and its choice; None when that is a webhook's."""
+
+    policy: PolicyName
+    among: tuple[LinkedHub, ...]
+    choice: Choice | None
 
 
 class Allocations:
@@ -49,19 +59,30 @@ class Allocations:
 
         Raises NoHubAvailableError and what the webhook raises.
         """
-        kept = self._kept(service, enrollment, assigned)
-        if kept is not None:
-            return Allocation(kept, WebhookAnswer())
-        among = candidates(service.linked_hubs, enrollment.named_hubs)
-        policy = enrollment.policy(service.allocation_policy)
-        if policy != "custom":
-            return Allocation(choose(policy, registration_id, among), WebhookAnswer())
+        plan = self.plan(service, enrollment, registration_id, assigned)
+        if plan.choice is not None:
+            return Allocation(plan.choice, WebhookAnswer())
         custom = enrollment.document.custom_allocation
         assert custom is not None, "a custom policy is stored with its webhook"
-        view = webhook_view(enrollment, [hub.host_name for hub in among])
+        view = webhook_view(enrollment, [hub.host_name for hub in plan.among])
         context = {"registrationId": registration_id, **_current(service, assigned), **runtime}
-        answer = await self._webhook.ask(custom.webhook_url, webhook_request(view, context, among))
-        return Allocation(webhook_choice(answer, among), answer)
+        answer = await self._webhook.ask(custom.webhook_url, webhook_request(view, context, plan.among))
+        return Allocation(webhook_choice(answer, plan.among), answer)
+
+    def plan(
+        self,
+        service: ProvisioningService,
+        enrollment: Enrollment,
+        registration_id: str,
+        assigned: Registration | None,
+    ) -> Plan:
+        """As far as it can be told without a webhook. Raises NoHubAvailableError."""
+        policy = enrollment.policy(service.allocation_policy)
+        kept = self._kept(service, enrollment, assigned)
+        if kept is not None:
+            return Plan(policy, (kept.hub,), kept)
+        among = candidates(service.linked_hubs, enrollment.named_hubs)
+        return Plan(policy, among, None if policy == "custom" else choose(policy, registration_id, among))
 
     @staticmethod
     def _kept(service: ProvisioningService, enrollment: Enrollment, assigned: Registration | None) -> Choice | None:

@@ -54,6 +54,21 @@ class Attestations:
         self._groups = groups
         self._clock = clock
 
+    def at(self, time: int) -> "Attestations":
+        """The same as if it were ``time``, for a dry run."""
+        return Attestations(self._services, self._enrollments, self._groups, lambda: time)
+
+    async def judge_by(self, enrollment: Enrollment, login: DeviceLogin, credential: Credential) -> Verdict:
+        """The verdict if ``enrollment``, of either kind, were the only one: for a dry run."""
+        service = self._services.find(login.id_scope)
+        assert service is not None, "a dry run is that of a service"
+        if enrollment.kind == "individual":
+            checks = await self._judge_individual(service, enrollment, login, credential, tpm=False)
+        else:
+            groups = (await self._groups.get(service.id_scope)).only(enrollment)
+            checks = self._judge_group(groups, enrollment, login, credential)
+        return Verdict(service, enrollment, (*checks, _enabled(enrollment)))
+
     async def judge(self, login: DeviceLogin, credential: Credential, *, tpm: bool = False) -> Verdict:
         """``tpm``: the device offered a TPM's keys. If there is an individual enrollment, it decides (dps.md 4.1)."""
         service = self._services.find(login.id_scope)
@@ -123,6 +138,16 @@ class Attestations:
 
     # Groups
 
+    def _judge_group(
+        self, groups: Groups, group: Enrollment, login: DeviceLogin, credential: Credential
+    ) -> tuple[Check, ...]:
+        matching = _matching(group, credential, used_tpm=False)
+        if matching.outcome is Outcome.REFUSED:
+            return (matching,)
+        if group.mechanism.type == "symmetricKey":
+            return self._judge_derived_key(groups, login, credential)[1]
+        return attest_x509_group(credential.certificates, groups.trust, login.registration_id, self._clock()).checks
+
     async def _judge_groups(
         self, service: ProvisioningService, login: DeviceLogin, credential: Credential, *, tpm: bool
     ) -> tuple[Enrollment | None, tuple[Check, ...]]:
@@ -188,7 +213,7 @@ def _read_token(credential: Credential) -> tuple[Check, SasToken | None]:
 
 
 def _matching(enrollment: Enrollment, credential: Credential, *, used_tpm: bool) -> Check:
-    """Whether the device used the mechanism of its individual enrollment."""
+    """Whether the device used the mechanism of its enrollment."""
     wanted = enrollment.mechanism.type
     used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509"
     # A TPM is challenged by a first request without a token; a certificate that comes along with a token does no harm.

@@ -32,6 +32,10 @@ class Groups:
     def by_id(self, group_id: str) -> Enrollment | None:
         return self.enrollments.get(group_id)
 
+    def only(self, group: Enrollment) -> "Groups":
+        """The same as if ``group`` were the only one; the CA certificates stay."""
+        return _groups(self.read, [group], self.authorities)
+
     def certificates_of(self, enrollment: Enrollment) -> tuple[bytes, ...]:
         """The certificates that an enrollment's chains have to go through: its own, or the CA certificates it names."""
         return _certificates(enrollment, self.authorities)
@@ -71,17 +75,21 @@ class GroupIndex:
     async def _read(self, id_scope: str, now: int) -> Groups:
         enrollments = await self._groups.all(id_scope)
         authorities = {authority.name.lower(): authority for authority in await self._authorities.all(id_scope)}
-        x509 = [group for group in enrollments if group.mechanism.type == "x509"]
-        return Groups(
-            read=now,
-            enrollments={group.id: group for group in enrollments},
-            symmetric=tuple(group for group in enrollments if group.mechanism.type == "symmetricKey"),
-            authorities=authorities,
-            trust=X509Trust(
-                [X509Group(group.id, group.enabled, _certificates(group, authorities)) for group in x509],
-                [CaCertificate(item.name, item.certificate.bytes(), item.is_verified) for item in authorities.values()],
-            ),
-        )
+        return _groups(now, enrollments, authorities)
+
+
+def _groups(read: int, enrollments: list[Enrollment], authorities: dict[str, Authority]) -> Groups:
+    x509 = [group for group in enrollments if group.mechanism.type == "x509"]
+    return Groups(
+        read=read,
+        enrollments={group.id: group for group in enrollments},
+        symmetric=tuple(group for group in enrollments if group.mechanism.type == "symmetricKey"),
+        authorities=authorities,
+        trust=X509Trust(
+            [X509Group(group.id, group.enabled, _certificates(group, authorities)) for group in x509],
+            [CaCertificate(item.name, item.certificate.bytes(), item.is_verified) for item in authorities.values()],
+        ),
+    )
 
 
 def _certificates(enrollment: Enrollment, authorities: dict[str, Authority]) -> tuple[bytes, ...]:
