@@ -35,7 +35,8 @@ MAXIMUM_BULK = 10
 MAXIMUM_GROUPS_OF_A_TYPE = 100
 MAXIMUM_INDIVIDUAL = 1_000_000
 
-BulkMode = Literal["create", "update", "updateIfMatchETag", "delete"]
+BulkMode = Literal["create", "update", "updateIfMatchETag", "updateIfMatchEtag", "delete"]
+"""The third in two spellings: of the API (dps.md 6.6), and of the service client for Node.js."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,7 @@ class Enrollments:
             case "update":
                 await self.get(service.id_scope, id)
                 await self.put(service, id, item, ANY)
-            case "updateIfMatchETag":
+            case "updateIfMatchETag" | "updateIfMatchEtag":
                 await self.get(service.id_scope, id)
                 if not isinstance(item.etag, str):
                     raise PreconditionFailedError("Mode updateIfMatchETag needs the etag of every item.")

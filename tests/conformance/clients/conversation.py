@@ -52,5 +52,6 @@ def _response(error: BaseException) -> dict[str, Any]:
     for carrier in (error, getattr(error, "cause", None)):
         response = getattr(carrier, "response", None)
         if response is not None:
-            return {"status": response.status_code, "body": response.text}
+            text = response.text
+            return {"status": response.status_code, "body": text() if callable(text) else text}
     return {}

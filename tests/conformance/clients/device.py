@@ -14,6 +14,7 @@ from azure.iot.device.aio import ProvisioningDeviceClient as AioProvisioningClie
 from conversation import converse
 
 HOST = os.environ["MUSTER_HOST"]
+NO_KEY = base64.b64encode(bytes(32)).decode()
 
 _loop = asyncio.new_event_loop()
 _connections: dict[str, Any] = {}
@@ -37,6 +38,7 @@ def register(
     certificate: str | None = None,
     key: str | None = None,
     pass_phrase: str | None = None,
+    symmetric_key: str = NO_KEY,
     api: str = "sync",
     payload: Any = None,
     **options: Any,
@@ -52,7 +54,7 @@ def register(
     }
     client_class = ProvisioningDeviceClient if api == "sync" else AioProvisioningClient
     if certificate is None:
-        client = client_class.create_from_symmetric_key(symmetric_key=base64.b64encode(bytes(32)).decode(), **arguments)
+        client = client_class.create_from_symmetric_key(symmetric_key=symmetric_key, **arguments)
     else:
         client = client_class.create_from_x509_certificate(x509=x509(certificate, key, pass_phrase), **arguments)
     client.provisioning_payload = payload
