@@ -10,12 +10,15 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from muster.cli.checks import check_lines, marks
+from muster.cli.doctor import add_doctor, read_chain
+from muster.cli.certificate_facts import certificate_document, certificate_rows
 from muster.cli.failure import CommandError
-from muster.cli.output import Format, print_json, printable, record_text, short_time
+from muster.cli.output import Format, print_json, printable, record_text
 from muster.cli.pass_phrase import choose_pass_phrase
 
 if TYPE_CHECKING:
@@ -27,7 +30,6 @@ app = typer.Typer(
     add_completion=False, help="Make and inspect device certificates.", no_args_is_help=True, rich_markup_mode=None
 )
 
-_DAY = 86_400_000_000
 _COMMON_NAME_LENGTH = 64
 _ABOUT_THE_ENROLLMENT = ("x509.certificate-presented", "x509.thumbprint")
 """Checks that a certificate alone cannot fail."""
@@ -82,11 +84,11 @@ def device(
             "key": str(key_file),
             "keyEncrypted": secret is not None,
         }
-        print_json({**files, **_document(facts), "next": following})
+        print_json({**files, **certificate_document(facts), "next": following})
         return
     protection = "encrypted" if secret is not None else "not encrypted"
     rows = [("Certificate", certificate_file), ("Key", f"{key_file} ({protection}, stays on the device)")]
-    print(record_text([*rows, *_rows(facts)]))
+    print(record_text([*rows, *certificate_rows(facts, _now())]))
     print(f"\nNext: {following}")
 
 
@@ -101,24 +103,49 @@ def inspect(
     output: Output = Format.TABLE,
 ) -> None:
     """Show what is in a certificate, and whether DPS would accept it. Exit code 0 only if it would."""
-    from muster.domain.attestation import EnrolledCertificates, attest_x509_individual, enrolled_certificate
-    from muster.domain.check_table import verdict
     from muster.pki.certificate import parse_certificate
 
-    chain = _read(file)
+    chain = read_chain([file])
     certificates = [parse_certificate(one) for one in chain]
     wanted = registration_id if registration_id is not None else certificates[0].common_name or ""
-    enrolled = EnrolledCertificates(primary=enrolled_certificate(chain[0]))
-    checks = attest_x509_individual(tuple(chain), enrolled, wanted, _now())
-    error = verdict(checks)
-    answer = f"{error.code} {error.message}" if error else ""
-    checks = tuple(check for check in checks if check.id not in _ABOUT_THE_ENROLLMENT)
+    checks, answer = _judge(chain, wanted, _now())
     if output is Format.JSON:
         _print_inspection_json(file, certificates, wanted, answer, checks)
     else:
         _print_inspection(file, certificates, wanted, answer, checks)
-    if error is not None:
+    if answer:
         raise typer.Exit(1)
+
+
+def _judge(chain: Sequence[bytes], registration_id: str, now: int) -> tuple[tuple["Check", ...], str]:
+    """The checks that a certificate alone can fail, and what DPS answers; nothing if it accepts."""
+    from muster.domain.attestation import EnrolledCertificates, attest_x509_individual, enrolled_certificate
+    from muster.domain.check_table import verdict
+
+    enrolled = EnrolledCertificates(primary=enrolled_certificate(chain[0]))
+    checks = attest_x509_individual(tuple(chain), enrolled, registration_id, now)
+    error = verdict(checks)
+    answer = f"{error.code} {error.message}" if error else ""
+    return tuple(check for check in checks if check.id not in _ABOUT_THE_ENROLLMENT), answer
+
+
+def _diagnose(chain: list[bytes], registration_id: str, at: int | None) -> dict[str, Any]:
+    """What the server's dry run would answer, as far as the certificates alone tell it."""
+    import msgspec
+
+    checks, answer = _judge(chain, registration_id, _now() if at is None else at)
+    return {
+        "server": False,
+        "registrationId": registration_id,
+        "enrollment": None,
+        "decides": None,
+        "verdict": "refused" if answer else "accepted",
+        "answer": answer,
+        "checks": msgspec.to_builtins(checks),
+    }
+
+
+add_doctor(app, _diagnose)
 
 
 def _now() -> int:
@@ -162,67 +189,6 @@ def _write_both(made: "Credential", certificate_file: Path, key_file: Path, *, f
         raise CommandError(f"cannot write {error.filename or key_file.parent}: {error.strerror}") from error
 
 
-def _read(file: Path) -> list[bytes]:
-    from muster.pki.certificate import CertificateFormatError, read_certificates
-
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from error
-    try:
-        return read_certificates(content)
-    except CertificateFormatError as error:
-        raise CommandError(
-            f"{file}: {error}", "give the file with the certificate, as PEM, DER or base64; not the key"
-        ) from error
-
-
-def _rows(facts: "Certificate") -> list[tuple[str, object]]:
-    from muster.pki.certificate import is_self_signed
-
-    end = facts.not_after
-    left = "" if end is None else f" ({(end - _now()) // _DAY} days left)"
-    info = _document(facts)
-    key = " ".join(str(part) for part in (facts.key_algorithm, facts.curve or facts.key_size) if part)
-    return [
-        ("Subject", facts.subject),
-        ("Issuer", f"{facts.issuer}{' (self-signed)' if is_self_signed(facts) else ''}"),
-        ("Serial number", facts.serial_number),
-        ("Version", facts.version),
-        ("Valid from", short_time(info["notBeforeUtc"])),
-        ("Valid until", short_time(info["notAfterUtc"]) + left),
-        ("Key", f"{key or 'unknown'}, signed with {facts.signature_hash or 'an unknown hash'}"),
-        ("Basic constraints", {True: "CA:TRUE", False: "CA:FALSE", None: "none"}[facts.is_ca]),
-        ("Key usage", "none" if facts.key_usage is None else ", ".join(facts.key_usage)),
-        (
-            "Extended key usage",
-            "none" if facts.extended_key_usage is None else ", ".join(facts.extended_key_usage),
-        ),
-        ("SHA-1", facts.sha1_thumbprint),
-        ("SHA-256", facts.sha256_thumbprint),
-    ]
-
-
-def _document(facts: "Certificate") -> dict[str, Any]:
-    """The facts for programs; the names of Azure where it has them."""
-    import msgspec
-
-    from muster.pki.certificate import certificate_info, is_self_signed
-
-    return {
-        **msgspec.to_builtins(certificate_info(facts)),
-        "commonName": facts.common_name,
-        "selfSigned": is_self_signed(facts),
-        "keyAlgorithm": facts.key_algorithm,
-        "keySize": facts.key_size,
-        "curve": facts.curve,
-        "signatureHash": facts.signature_hash,
-        "isCa": facts.is_ca,
-        "keyUsage": facts.key_usage,
-        "extendedKeyUsage": facts.extended_key_usage,
-    }
-
-
 def _print_inspection(
     file: Path,
     certificates: Sequence["Certificate"],
@@ -233,13 +199,11 @@ def _print_inspection(
     count = len(certificates)
     for number, facts in enumerate(certificates, 1):
         place = f" ({number} of {count})" if count > 1 else ""
-        print(record_text([("File", f"{file}{place}"), *_rows(facts)]), end="\n\n")
+        print(record_text([("File", f"{file}{place}"), *certificate_rows(facts, _now())]), end="\n\n")
     print(f"For registration id {printable(registration_id)!r}, as an individual enrollment:")
-    for check in checks:
-        print(f"  {check.outcome:7}  {check.id.ljust(26)} {printable(check.detail)}")
-    fixes = dict.fromkeys(check.fix for check in checks if check.fix)
-    if fixes:
-        print("\nFix:", *(f"  {printable(fix)}" for fix in fixes), sep="\n")
+    import msgspec
+
+    print(*check_lines(msgspec.to_builtins(checks), marks()), sep="\n")
     print(f"\nDPS refuses it: {answer}" if answer else "\nDPS accepts it.")
 
 
@@ -258,7 +222,7 @@ def _print_inspection_json(
             "registrationId": registration_id,
             "accepted": not answer,
             "answer": answer,
-            "certificates": [_document(facts) for facts in certificates],
+            "certificates": [certificate_document(facts) for facts in certificates],
             "checks": msgspec.to_builtins(checks),
         }
     )
