@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "cert": Entry("muster.cli.cert", "Make and inspect device certificates."),
     "enrollment": Entry("muster.cli.enrollment", "Manage individual enrollments."),
     "group": Entry("muster.cli.group", "Manage enrollment groups."),
+    "allocation": Entry("muster.cli.allocation", "Tell which hub a device would get."),
     "registration": Entry("muster.cli.registration", "Show and delete registration records."),
     "device": Entry("muster.cli.device", "Manage the device identities of the hub."),
     "events": Entry("muster.cli.events", "Read and follow what devices send."),

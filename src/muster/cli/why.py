@@ -3,36 +3,16 @@
 Not here: the checks; the server evaluated them on what really arrived.
 """
 
-import os
-import sys
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 
+from muster.cli.checks import Document, Marks, check_lines, marks
 from muster.cli.failure import CommandError, RefusedError
 from muster.cli.options import ConnectionString, DataDirectory, Output, connect
 from muster.cli.output import Format, print_json, printable, short_time, table_text
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-Document = Mapping[str, Any]
-
-
-class Marks(NamedTuple):
-    """What stands before a check, by its outcome."""
-
-    passed: str
-    warned: str
-    refused: str
-    skipped: str
-
-
-SYMBOLS = Marks("✓", "!", "✗", "·")
-WORDS = Marks("ok  ", "warn", "NO  ", "skip")
-"""For terminals that cannot show the symbols."""
-
-COLOURED = Marks("\x1b[32m✓\x1b[0m", "\x1b[33m!\x1b[0m", "\x1b[31m✗\x1b[0m", "·")
 
 
 @app.command()
@@ -69,7 +49,7 @@ def why(
             if error.status != _NOT_FOUND:
                 raise
             raise _nothing_known(subject) from error
-        shown = report_history(reports, _marks())
+        shown = report_history(reports, marks())
     if output is Format.JSON:
         print_json(reports)
     else:
@@ -91,13 +71,7 @@ def report_text(report: Document, marks: Marks) -> str:
         printable(head),
         *(f"  {label.ljust(_LABEL_WIDTH)}{text}" for label, text in _facts(report) if text),
     ]
-    lines.append("")
-    lines += [_check_line(check, marks) for check in report["checks"]]
-    fixes = [
-        f"    {printable(check['id'])}: {printable(check['fix'])}" for check in report["checks"] if check.get("fix")
-    ]
-    if fixes:
-        lines += ["", "  Fix", *fixes]
+    lines += ["", *check_lines(report["checks"], marks)]
     return "\n".join(lines)
 
 
@@ -121,14 +95,6 @@ def _facts(report: Document) -> list[tuple[str, str]]:
     ]
 
 
-def _check_line(check: Document, marks: Marks) -> str:
-    mark = getattr(marks, str(check["outcome"]), marks.skipped)
-    return f"  {mark} {printable(check['id']).ljust(_CHECK_WIDTH)} {printable(check['detail'])}"
-
-
-_CHECK_WIDTH = 28
-
-
 def _table_row(report: Document) -> tuple[object, ...]:
     failed = [str(check["id"]) for check in report["checks"] if check["outcome"] == "refused"]
     return (
@@ -150,10 +116,3 @@ def _nothing_known(subject: str) -> CommandError:
 
 
 _NOT_FOUND = 404
-
-
-def _marks() -> Marks:
-    if "utf" not in (sys.stdout.encoding or "").lower():
-        return WORDS
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # noqa: TID251 - a convention of terminals
-    return COLOURED if coloured else SYMBOLS

@@ -255,7 +255,7 @@ def test_inspect_accepts_a_good_certificate(tmp_path):
     for text in ("CN=dev-01 (self-signed)", "days left", facts.sha1_thumbprint, facts.sha256_thumbprint, "EC P-256"):
         assert text in result.stdout
     assert result.stdout.endswith("\nDPS accepts it.\n")
-    assert "Fix:" not in result.stdout
+    assert "Fix" not in result.stdout
 
 
 def test_inspect_accepts_what_cert_device_made(tmp_path):
@@ -266,7 +266,7 @@ def test_inspect_accepts_what_cert_device_made(tmp_path):
 def test_inspect_refuses_an_expired_certificate_and_says_why(tmp_path):
     result = inspect(fix_pki.expired(), tmp_path)
     assert result.exit_code == 1
-    assert "refused  x509.not-after" in result.stdout
+    assert "✗ x509.not-after" in result.stdout
     assert "10 days ago" in result.stdout
     assert "muster cert device dev-01 --force" in result.stdout
     assert result.stdout.endswith("\nDPS refuses it: 401002 Invalid certificate.\n")

@@ -1,4 +1,5 @@
-from muster.cli.why import COLOURED, SYMBOLS, WORDS, report_history, report_table, report_text
+from muster.cli.checks import COLOURED, SYMBOLS, WORDS
+from muster.cli.why import report_history, report_table, report_text
 
 REPORT = {
     "trackingId": "7f3a1c",
