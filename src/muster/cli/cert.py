@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from muster.cli.certificate_facts import certificate_document, certificate_rows
 from muster.cli.checks import check_lines, marks
 from muster.cli.doctor import add_doctor, read_chain
-from muster.cli.certificate_facts import certificate_document, certificate_rows
 from muster.cli.failure import CommandError
 from muster.cli.output import Format, print_json, printable, record_text
 from muster.cli.pass_phrase import choose_pass_phrase
