@@ -15,6 +15,8 @@ from muster.domain.sas import derive_device_key
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
+STRICT_KEY, LIFE_KEY = (base64.b64encode(bytes(range(number, number + 32))).decode() for number in (64, 96))
+"""Of groups that no device shall be found in: a key belongs to one group."""
 PEM = self_signed("group-sdk").certificate_pem.decode()
 WAYS = [{"api": api, "websockets": websockets} for api in ("sync", "aio") for websockets in (False, True)]
 
@@ -126,9 +128,9 @@ def test_a_group_whose_certificate_is_not_proven(
 
 def test_refusals(muster: MusterServer, service: Service, device: SdkClient) -> None:
     """A key that is not derived, and a group that is disabled."""
-    service("create_group", group_id="strict", primary_key=KEY, secondary_key=OTHER_KEY)
+    service("create_group", group_id="strict", primary_key=STRICT_KEY, secondary_key=STRICT_KEY)
     with pytest.raises(SdkError) as caught:
-        device.call("register", registration_id="strict-1", id_scope=ID_SCOPE, symmetric_key=KEY)
+        device.call("register", registration_id="strict-1", id_scope=ID_SCOPE, symmetric_key=STRICT_KEY)
     assert "status code 401" in caught.value.causes[0]
     assert refused_checks(muster, "strict-1") == ["sas.derived-key"]
 
@@ -143,7 +145,7 @@ def test_refusals(muster: MusterServer, service: Service, device: SdkClient) -> 
 
 
 def test_the_life_of_a_group(service: Service) -> None:
-    created = service("create_group", group_id="life", primary_key=KEY, secondary_key=OTHER_KEY)
+    created = service("create_group", group_id="life", primary_key=LIFE_KEY, secondary_key=LIFE_KEY)
     read = service("get_group", group_id="life")
     assert read["etag"] == created["etag"]
     assert read["attestation"]["type"] == "symmetricKey"
@@ -151,7 +153,7 @@ def test_the_life_of_a_group(service: Service) -> None:
     changed = service("change_group", group_id="life", provisioning_status="disabled")
     assert changed["provisioningStatus"] == "disabled"
     mechanism = service("group_attestation_mechanism", group_id="life")
-    assert mechanism["symmetricKey"] == {"primaryKey": KEY, "secondaryKey": OTHER_KEY}
+    assert mechanism["symmetricKey"] == {"primaryKey": LIFE_KEY, "secondaryKey": LIFE_KEY}
     assert service.error("change_group", group_id="life", etag=created["etag"]) == (412, 412001)
     assert service.error("delete_group", group_id="life", etag=created["etag"]) == (412, 412001)
     assert service("delete_group", group_id="life") is None
