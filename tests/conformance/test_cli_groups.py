@@ -105,3 +105,37 @@ class TestIndividualKeys:
         assert "wrote 0 of 23 enrollments" in again.stdout
         assert "bulk-22" in again.stdout
         assert muster.cli("enrollment", "import", "many.json", "--update").returncode == 0
+
+
+class TestDoctor:
+    def test_before_and_after_enrolling(self, muster):
+        muster.cli("cert", "device", "doctor-1", "--key", "ec-p256")
+        before = muster.cli("cert", "doctor", "doctor-1.pem", check=False)
+        assert before.returncode == 1
+        assert "REFUSED  register doctor-1" in before.stdout
+        muster.cli("enrollment", "create", "--certificate", "doctor-1.pem")
+        after = muster.cli_json("cert", "doctor", "doctor-1.pem")
+        assert (after["verdict"], after["enrollment"]) == ("accepted", {"kind": "individual", "id": "doctor-1"})
+        late = muster.cli("cert", "doctor", "doctor-1.pem", "--at", "2099-01-01T00:00:00Z", check=False)
+        assert late.returncode == 1
+        assert "x509.not-after: make a new certificate" in late.stdout
+
+    def test_a_group_that_does_not_decide(self, muster, authority):
+        muster.cli("cert", "device", "doctor-2", "--key", "ec-p256")
+        muster.cli("enrollment", "create", "--certificate", "doctor-2.pem")
+        muster.cli("group", "create", "doctors", "--certificate", authority)
+        result = muster.cli("cert", "doctor", "doctor-2.pem", "--group", "doctors", check=False)
+        assert result.returncode == 1
+        assert "judged by       enrollment group doctors" in result.stdout
+        assert "In reality individual enrollment doctor-2 decides" in result.stdout
+
+
+class TestAllocationPreview:
+    def test_a_device_of_its_own_and_one_of_a_group(self, muster):
+        muster.cli("enrollment", "create", "--symmetric-key", "--registration-id", "land-1")
+        assert f"Hub        : {muster.address}" in muster.cli("allocation", "preview", "land-1").stdout
+        assert "name that with --group" in failure(muster, "allocation", "preview", "land-2")
+        muster.cli("group", "create", "landing", "--symmetric-key")
+        found = muster.cli_json("allocation", "preview", "land-2", "--group", "landing")
+        assert found["enrollment"] == {"kind": "group", "id": "landing"}
+        assert found["reason"].endswith("is the only candidate")

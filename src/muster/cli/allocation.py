@@ -4,12 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
+from muster.cli.failure import CommandError, RefusedError
 from muster.cli.options import ConnectionString, DataDirectory, Output, connect
-from muster.cli.output import Format, print_json, record_text
+from muster.cli.output import Format, print_json, printable, record_text
 
 app = typer.Typer(
     help="Tell which hub a device would get.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
+
+_ENROLLMENT_NOT_FOUND = 404201
 
 
 @app.callback()
@@ -34,12 +37,17 @@ def preview(
     from muster.cli.client import path
 
     client = connect(connection_string, data_directory)
-    found = client.request(
-        client.target.provisioning,
-        "GET",
-        path("muster", "v1", "allocations", registration_id),
-        query={"groupId": group, "ask": "1" if ask else None},
-    ).document
+    location = path("muster", "v1", "allocations", registration_id)
+    query = {"groupId": group, "ask": "1" if ask else None}
+    try:
+        found = client.request(client.target.provisioning, "GET", location, query=query).document
+    except RefusedError as error:
+        if error.code != _ENROLLMENT_NOT_FOUND or group:
+            raise
+        raise CommandError(
+            f"there is no individual enrollment {printable(registration_id)}, and nothing registered by that name",
+            "if it is a device of a group, name that with --group",
+        ) from error
     if output is Format.JSON:
         print_json(found)
     else:

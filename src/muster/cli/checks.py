@@ -41,11 +41,12 @@ def marks() -> Marks:
 
 def check_lines(checks: Sequence[Document], marks: Marks) -> list[str]:
     """Every check, and what to do about those that say it."""
-    lines = [_check_line(check, marks) for check in checks]
+    width = max([_CHECK_WIDTH, *(len(check["id"]) for check in checks)])
+    lines = [_check_line(check, marks, width) for check in checks]
     fixes = [f"    {printable(check['id'])}: {printable(check['fix'])}" for check in checks if check.get("fix")]
     return [*lines, "", "  Fix", *fixes] if fixes else lines
 
 
-def _check_line(check: Document, marks: Marks) -> str:
+def _check_line(check: Document, marks: Marks, width: int) -> str:
     mark = getattr(marks, str(check["outcome"]), marks.skipped)
-    return f"  {mark} {printable(check['id']).ljust(_CHECK_WIDTH)} {printable(check['detail'])}"
+    return f"  {mark} {printable(check['id']).ljust(width)} {printable(check['detail'])}"
