@@ -126,6 +126,21 @@ def test_a_group_whose_certificate_is_not_proven(
     assert refused_checks(muster, "line-1") == ["x509.group-certificate-verified"]
 
 
+def test_certificates_of_a_group(start_server: StartServer, tmp_path: Path) -> None:
+    """The root is proven, the intermediate is the group's; both APIs over MQTT and WebSocket."""
+    server = start_server()
+    identity = chain_leaf("line-1")
+    (tmp_path / "root.pem").write_bytes(to_pem(identity.chain[1]))
+    server.cli("certificate", "upload", str(tmp_path / "root.pem"), "--verify")
+    certificate, key = identity.write(tmp_path)
+    arguments = {"registration_id": "line-1", "id_scope": ID_SCOPE, "certificate": str(certificate), "key": str(key)}
+    with SdkClient(server, "enrollments.py") as script, SdkClient(server, "device.py") as device:
+        owner = Service(server, script)
+        owner("create_group", group_id="line", signing_certificate=to_pem(identity.chain[0]).decode())
+        results = device.values("register", [{**arguments, **way} for way in WAYS])
+    assert [(result["status"], result["deviceId"]) for result in results] == [("assigned", "line-1")] * len(WAYS)
+
+
 def test_refusals(muster: MusterServer, service: Service, device: SdkClient) -> None:
     """A key that is not derived, and a group that is disabled."""
     service("create_group", group_id="strict", primary_key=STRICT_KEY, secondary_key=STRICT_KEY)
