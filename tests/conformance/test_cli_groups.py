@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from tests.support.fix_server import ID_SCOPE
 
 from muster.domain.sas import derive_device_key
 
@@ -60,6 +61,17 @@ class TestSymmetricKeyGroup:
     def test_a_group_without_devices_has_no_registrations(self, muster):
         muster.cli("group", "create", "keys-5", "--symmetric-key")
         assert muster.cli_json("group", "registrations", "keys-5") == []
+
+
+class TestDerivedKey:
+    def test_a_device_with_the_printed_key_is_provisioned(self, muster, clients):
+        muster.cli("group", "create", "fleet", "--symmetric-key", "--tag", "line=a")
+        key = muster.cli("group", "derive-key", "fleet", "fleet-1").stdout.strip()
+        device = clients("device.py")
+        device.call("register", registration_id="fleet-1", id_scope=ID_SCOPE, symmetric_key=key)
+        (record,) = muster.cli_json("group", "registrations", "fleet")
+        assert (record["registrationId"], record["status"]) == ("fleet-1", "assigned")
+        assert "fleet-1" in muster.cli("group", "registrations", "fleet").stdout
 
 
 class TestX509Group:
