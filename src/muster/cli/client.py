@@ -10,13 +10,13 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 from muster.cli.failure import CommandError, RefusedError, UnreachableError
 from muster.cli.output import printable
 from muster.cli.refusal import read_refusal
-from muster.cli.target import Access, Target
+from muster.cli.target import Target
 
 DPS_API_VERSION = "2021-10-01"
 HUB_API_VERSION = "2021-04-12"
@@ -47,6 +47,17 @@ class StreamedEvent(NamedTuple):
 
     id: str
     data: str
+
+
+class Access(Protocol):
+    """What signs requests to one host: a shared access policy, or the key of the management plane."""
+
+    @property
+    def host(self) -> str: ...
+
+    def authorization(self, now: int, life: int) -> str: ...
+
+    def about(self, origin: str) -> str: ...
 
 
 class _Request(NamedTuple):
@@ -176,7 +187,7 @@ class Client:
     def _send(self, request: _Request) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         headers = {"Accept": "application/json", "User-Agent": "muster-cli", **request.headers}
         if request.access is not None:
-            headers["Authorization"] = self._token(request.access)
+            headers["Authorization"] = request.access.authorization(self.now, TOKEN_SECONDS)
         connection = self._connect(self._host(request.access))
         try:
             connection.request(request.method, request.url, body=request.data, headers=headers)
@@ -218,11 +229,10 @@ class Client:
                 ) from error
         return self._context
 
-    def _token(self, access: Access) -> str:
-        from muster.domain.sas import create_token
-
-        expiry = int(self._clock()) + self._offset + TOKEN_SECONDS
-        return create_token(access.host, access.key, expiry, access.policy)
+    @property
+    def now(self) -> int:
+        """Seconds since 1970 by the clock of the server, as far as it is known."""
+        return int(self._clock()) + self._offset
 
     def _learn_clock(self) -> bool:
         """Ask how far the server's clock is ahead; true when that is news, and signing again may help."""
@@ -276,10 +286,7 @@ class Client:
         if tracking_id and self._has_report(tracking_id):
             return f"`muster why {tracking_id}` tells more"
         if status == http.client.UNAUTHORIZED and access is not None:
-            return (
-                f"the key is that of policy {access.policy}, from {self.target.origin}; "
-                "enrollments want one of the provisioning service, devices and events one of the hub"
-            )
+            return access.about(self.target.origin)
         return ""
 
     def _has_report(self, tracking_id: str) -> bool:

@@ -1,7 +1,7 @@
-"""Reading an error answer, in whichever of three shapes it comes: one message, Azure's code, the tracking id.
+"""Reading an error answer, in whichever of four shapes it comes: one message, Azure's code, the tracking id.
 
-Shapes: DPS and newer hub gateways, classic hub, and the first as a string inside the second
-(hub-service.md 1.6, dps.md 1.10). Not here: HTTP, and what advice goes with it.
+Shapes: DPS and newer hub gateways, classic hub, the first as a string inside the second, and Resource Manager
+(hub-service.md 1.6, dps.md 1.10, 7.3). Not here: HTTP, and what advice goes with it.
 """
 
 import json
@@ -29,6 +29,8 @@ def read_refusal(status: int, reason: str, document: Any) -> Refusal:
     if isinstance(document, dict):
         if "Message" in document:
             return _classic(document, f"{status} {reason}")
+        if isinstance(document.get("error"), dict):
+            return _management(document, document["error"], f"{status} {reason}")
         if "errorCode" in document or "message" in document:
             return _modern(document, f"{status} {reason}")
     return Refusal(f"{status} {reason}".strip())
@@ -40,6 +42,15 @@ def _modern(document: dict[str, Any], fallback: str) -> Refusal:
         message=str(document.get("message") or fallback),
         code=code if isinstance(code, int) else 0,
         tracking_id=str(document.get("trackingId") or ""),
+    )
+
+
+def _management(document: dict[str, Any], error: dict[str, Any], fallback: str) -> Refusal:
+    code = document.get("code")
+    return Refusal(
+        message=str(error.get("message") or fallback),
+        code=code if isinstance(code, int) else 0,
+        name=str(error.get("code") or ""),
     )
 
 

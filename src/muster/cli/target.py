@@ -40,6 +40,19 @@ class Access:
     policy: str
     key: str
 
+    def authorization(self, now: int, life: int) -> str:
+        """The Authorization header of a request; times are in seconds."""
+        from muster.domain.sas import create_token
+
+        return create_token(self.host, self.key, now + life, self.policy)
+
+    def about(self, origin: str) -> str:
+        """What to look at when it is refused."""
+        return (
+            f"the key is that of policy {self.policy}, from {origin}; "
+            "enrollments want one of the provisioning service, devices and events one of the hub"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -231,11 +244,17 @@ def _nearby(data_directory: Path | None, environment: Mapping[str, str], directo
 def _from_connection_string(text: str, nearby: Target | None, environment: Mapping[str, str]) -> Target:
     """The host of the string, with CA, addresses and clock of a server nearby when it has the same host."""
     access, port = parse_connection_string(text)
-    if nearby is not None and access.host in (nearby.provisioning.host, nearby.hub.host):
+    if nearby is not None and access.host in _hosts(nearby):
         endpoints = nearby.endpoints if port is None else tuple((host, port) for host, _ in nearby.endpoints)
         return replace(nearby, provisioning=access, hub=access, endpoints=endpoints, origin="the connection string")
     endpoint = (access.host, port or HTTPS_PORT)
     return Target(access, access, (endpoint,), _trust(environment), "the connection string")
+
+
+def _hosts(target: Target) -> set[str]:
+    """Under which hosts a server has services: each hub may have one of its own."""
+    hubs = (target.status or {}).get("hubs") or ()
+    return {target.provisioning.host, target.hub.host, *(str(hub["host"]) for hub in hubs)}
 
 
 def _development_target(environment: Mapping[str, str]) -> Target:

@@ -156,7 +156,7 @@ class Hubs:
             await _require_hub(tx, name, (if_match,))
             row = await tx.fetch_one("SELECT count(*) FROM identity WHERE hub = :hub", hub=name)
             if row is not None and row[0] and not force:
-                raise ConflictError(f"The hub {name} has {row[0]} devices, which would be lost.")
+                raise ConflictError(f"The hub {name} has devices, which would be lost with it: {row[0]}.")
             rows = await tx.fetch_all(
                 "SELECT device_id FROM connection WHERE hub = :hub AND session_id IS NOT NULL", hub=name
             )

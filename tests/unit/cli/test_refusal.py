@@ -49,3 +49,15 @@ def test_a_message_without_a_code_is_taken_whole():
 def test_what_says_nothing_is_told_by_its_status():
     for document in (None, [], {}, {"Message": ""}, {"errorCode": "x"}):
         assert read_refusal(421, "Misdirected Request", document).message == "421 Misdirected Request"
+
+
+def test_the_shape_of_resource_manager():
+    document = {
+        "code": 400004,
+        "httpStatusCode": "BadRequest",
+        "message": "No such right.",
+        "details": "Tracking id 2b5a6f0c",
+        "error": {"code": "ArgumentInvalid", "message": "No such right."},
+    }
+    assert read_refusal(400, "Bad Request", document) == Refusal("No such right.", code=400004, name="ArgumentInvalid")
+    assert read_refusal(404, "Not Found", {"error": {}}) == Refusal("404 Not Found")

@@ -123,6 +123,15 @@ class TestSearch:
         assert found.clock_offset == 86400
         assert found.endpoints[0] == ("127.0.0.1", 443)
 
+    def test_every_hub_of_the_server_nearby_is_known(self, tmp_path):
+        hubs = [
+            {"name": name, "host": host, "connectionString": connection_string(host, "iothubowner")}
+            for name, host in (("localhost", "localhost"), ("east", "127.0.0.2"))
+        ]
+        write_status(tmp_path / ".muster", hubs=hubs)
+        found = target(tmp_path, string=connection_string("127.0.0.2", "iothubowner"))
+        assert (found.hub.host, found.ca_file) == ("127.0.0.2", tmp_path / ".muster" / "ca.pem")
+
     def test_its_own_port_wins_over_that_of_the_server_nearby(self, tmp_path):
         write_status(tmp_path / ".muster")
         found = target(tmp_path, string=connection_string("localhost:8883", "service"))
