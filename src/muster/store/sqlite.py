@@ -26,6 +26,7 @@ size.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -469,15 +470,25 @@ async def open_sqlite(
     may wait. Errors: DatabaseUnavailableError when the file cannot be opened or is not a database.
     """
     try:
+        _make_private(path)
         return SqliteDatabase(path, durable=durable, busy_timeout=busy_timeout, queue_limit=queue_limit)
     except (OSError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(f"cannot open {path}: {error}") from error
 
 
-def _connect(path: Path, *, durable: bool, timeout: float, read_only: bool = False) -> sqlite3.Connection:
-    # SQLite gives the log and its index the mode of the database file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+def _make_private(path: Path) -> None:
+    """Create the file, or make it its owner's alone; SQLite gives the log and its index the same mode.
+
+    A file that is there is never opened: closing any descriptor of it drops the POSIX locks that this process holds on
+    it, SQLite's among them. The next program that opens and closes the database would take itself for the last one
+    and remove the log, while this process goes on writing to it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
+
+
+def _connect(path: Path, *, durable: bool, timeout: float, read_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
         uri=True,
