@@ -10,7 +10,9 @@ import sys
 import time
 from collections import Counter
 
-_SECRETS = re.compile(r"((?:\bsig=|SharedAccessKey=|[Kk]ey\"?\s*[:=]\s*\"?)(?:%[0-9A-Fa-f]{2}|[A-Za-z0-9+/=_-])+)")
+# What announces a secret, also percent-encoded, and what a secret consists of.
+_ANNOUNCED = r"""(?<![A-Za-z])sig(?:=|%3[Dd])|SharedAccessKey(?:=|%3[Dd])|[Kk]ey"?\s*[:=]\s*"?"""
+_SECRETS = re.compile(rf"({_ANNOUNCED})(?:%[0-9A-Fa-f]{{2}}|[A-Za-z0-9+/=_-])+")
 _LONGEST_LINE = 2000
 _operations = logging.getLogger("muster.operation")
 
@@ -20,7 +22,7 @@ counters: Counter[str] = Counter()
 
 def redact(text: str) -> str:
     """``text`` with signatures and keys replaced."""
-    return _SECRETS.sub(lambda match: re.split(r"(?<=[=:])", match[0], maxsplit=1)[0] + "***", text)
+    return _SECRETS.sub(r"\1***", text)
 
 
 def one_line(text: str) -> str:

@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -93,12 +94,17 @@ def flow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def generated_keys(flow: Flow) -> None:
+    """Read from a copy: the database itself is the server's alone."""
     assert not flow.server.status["wellKnownIdentity"]
-    with sqlite3.connect(flow.server.data_directory / "muster.db") as database:
-        rows = database.execute(
-            "SELECT name, primary_key, secondary_key FROM hub_policy"
-            " UNION ALL SELECT name, primary_key, secondary_key FROM provisioning_policy"
-        ).fetchall()
+    copy = flow.server.directory / "copy"
+    copy.mkdir()
+    for file in flow.server.data_directory.glob("muster.db*"):
+        shutil.copy(file, copy)
+    database = sqlite3.connect(copy / "muster.db")
+    rows = database.execute(
+        "SELECT name, primary_key, secondary_key FROM hub_policy"
+        " UNION ALL SELECT name, primary_key, secondary_key FROM provisioning_policy"
+    ).fetchall()
     database.close()
     assert len(rows) == 6
     for name, primary, secondary in rows:
@@ -141,7 +147,7 @@ def enrollments(flow: Flow, device: SdkClient) -> None:
             {"registration_id": "canary-1", "id_scope": scope},  # with a token of a key, and no certificate
         ],
     )
-    assert [isinstance(result, SdkError) for result in results] == [False, True, False, True]
+    assert [isinstance(result, SdkError) for result in results] == [False, True, False, True], results
 
 
 def connections(flow: Flow, device: SdkClient) -> None:
@@ -156,16 +162,13 @@ def connections(flow: Flow, device: SdkClient) -> None:
     flow.secrets["generated secondary key"] = generated["secondaryKey"]
     strings = [f"HostName={address};DeviceId=canary-3;SharedAccessKey={key}" for key in (primary, secondary, wrong)]
     strings.append(f"HostName={address};DeviceId=canary-4;SharedAccessKey={generated['primaryKey']}")
+    taken = []
     for number, connection_string in enumerate(strings):
-        opened = device.call_all(
-            "connect",
-            [{"connection": "c", "connection_string": connection_string, "websockets": number == 1}],
-        )[0]
-        assert isinstance(opened, SdkError) == (number == 2)
-        if number != 2:
-            message = {"body": PAYLOAD, "properties": {"canary": PROPERTY}}
-            device.call("send", connection="c", messages=[message])
+        taken.append(is_taken(device, "c", connection_string=connection_string, websockets=number == 1))
+        if taken[-1]:
+            device.call("send", connection="c", messages=[{"body": PAYLOAD, "properties": {"canary": PROPERTY}}])
             device.call("close", connection="c")
+    assert taken == [True, True, False, True]
     resource = f"{address}/devices/canary-3"
     tokens = {
         "a token": flow.token("a token", resource, primary),
@@ -176,10 +179,23 @@ def connections(flow: Flow, device: SdkClient) -> None:
         "a token of an unknown policy": flow.token("a token of an unknown policy", resource, primary, "nobody"),
         "a token of another device": flow.token("a token of another device", f"{address}/devices/other", primary),
     }
-    opened = device.call_all(
-        "connect", [{"connection": name, "sas_token": token} for name, token in tokens.items() if "other" not in name]
-    )
-    assert [isinstance(result, SdkError) for result in opened] == [False, True, False, True]
+    # One after the other: a device has one connection.
+    assert [is_taken(device, name, sas_token=token) for name, token in tokens.items()] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def is_taken(device: SdkClient, connection: str, **credential: Any) -> bool:
+    """Whether the hub took this credential."""
+    try:
+        device.call("connect", connection=connection, **credential)
+    except SdkError:
+        return False
+    return True
 
 
 def misplaced(flow: Flow) -> None:
@@ -290,7 +306,7 @@ def test_every_flow_left_what_is_searched(flow: Flow) -> None:
     """A search in nothing finds nothing: the places are full, and the secrets are many."""
     assert len(flow.secrets) > 25
     assert len(flow.errors) > 20
-    assert flow.server.log.stat().st_size > 10_000
+    assert flow.server.log.stat().st_size > 5_000
     assert "canary-1" in flow.server.output
     assert "canary-3" in flow.server.output
 

@@ -246,6 +246,8 @@ class TestFollowing:
             text=True,
             cwd=server.directory,
             env=clean_environment(MUSTER_DATA_DIR=str(server.data_directory)),
+            # A shell starts its background jobs with Ctrl-C ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
         )
         assert process.stderr.readline() == "following events (Ctrl-C ends)\n"
         return process

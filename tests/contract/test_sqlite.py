@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import AsyncIterator
 from functools import partial
@@ -189,6 +190,17 @@ async def test_not_even_system_exit_ends_the_writer(sqlite_database: SqliteDatab
     assert await sqlite_database.transact(partial(put, 1)) == 1
 
 
+async def test_another_program_at_the_database_does_not_remove_the_log(small: SqliteDatabase, tmp_path: Path):
+    """That program takes itself for the last one unless this one still holds its locks."""
+    path = tmp_path / "small.db"
+    await small.transact(partial(put, 1))
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM box'); c.close()"
+    looked = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(path))
+    assert await looked.wait() == 0
+    assert "small.db-wal" in files(tmp_path)
+    assert await ids(small) == [1]
+
+
 async def test_reads_go_on_during_a_long_write(sqlite_database: SqliteDatabase):
     gate = Gate(sqlite_database)
     await gate.held.wait()
@@ -281,13 +293,21 @@ async def test_a_full_queue_is_told_at_once(small: SqliteDatabase):
     gate = Gate(small)
     await gate.held.wait()
     answers: list[int | None] = []
+    all_answered = asyncio.Event()
+
+    def answer(result: int | None, _error: BaseException | None) -> None:
+        answers.append(result)
+        if len(answers) == 20:
+            all_answered.set()
+
     for number in range(20):
-        small.submit(partial(put, number), lambda result, _: answers.append(result))
+        small.submit(partial(put, number), answer)
     with pytest.raises(DatabaseBusyError, match="20 transactions are waiting"):
-        small.submit(partial(put, 20), lambda result, _: answers.append(result))
+        small.submit(partial(put, 20), answer)
     assert answers == []
     gate.open()
     await gate.passed
+    await all_answered.wait()
     assert await small.transact(partial(put, 99)) == 99
     assert answers == list(range(20))
 

@@ -1,6 +1,7 @@
 """The event log: what is taken is acknowledged once and in order, what is stored is read once and in order."""
 
 import asyncio
+import dataclasses
 import sqlite3
 import tempfile
 from collections import defaultdict
@@ -10,15 +11,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.fix_mqtt import MqttClients
 from tests.support.fix_services import KEY, NOW, Clock, Services, build_services
 
 from muster.bus.bus import LocalBus
+from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody
 from muster.domain.message import Event
 from muster.domain.timestamp import SECOND
 from muster.hub.events import MAXIMUM_READ, EventLog, Head, Messages, Position
 from muster.store.database import DatabaseClosedError
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
+from muster.wire.mqtt_packets import Puback, Publish
 
 PARTITIONS = 4
 START = Position((0,) * PARTITIONS)
@@ -191,6 +195,27 @@ async def test_hubs_do_not_wait_for_each_other(services: Services) -> None:
         assert [event.sequence_number for event in events] == [0, 1, 2]
 
 
+async def test_no_more_is_read_while_too_much_waits_for_the_disk(services: Services) -> None:
+    log = EventLog(services.database, services.bus, services.clock, waiting_limit=20_000)
+    clients = MqttClients(dataclasses.replace(services, events=log))
+    devices = []
+    for name in ("d1", "d2"):
+        keys = SymmetricKeyBody(KEY, KEY)
+        identity = IdentityBody(device_id=name, authentication=AuthenticationBody("sas", keys))
+        await services.devices.put("hub", name, identity, None)
+        devices.append(await clients.to_hub(name, key=KEY))
+    first, second = devices
+    await first.send(Publish(b"devices/d1/messages/events/", bytes(15_000), 1, 1))
+    assert first.transport.reading, "there is room yet"
+    await second.send(Publish(b"devices/d2/messages/events/", bytes(15_000), 1, 1))
+    assert log.is_full
+    assert not second.transport.reading
+    assert await second.receive(Puback) == Puback(1)
+    assert second.transport.reading
+    assert not log.is_full
+    await clients.close()
+
+
 # Failing
 
 
@@ -223,6 +248,7 @@ async def test_everybody_is_told_that_the_database_is_closed(services: Services)
     assert {type(error) for error in await other.settled()} == {DatabaseClosedError}
     sender.send()
     assert {type(error) for error in await sender.settled()} == {DatabaseClosedError}
+    assert services.events._waiting == 0, "what failed waits no more"
 
 
 async def test_a_commit_that_fails_is_told_and_the_next_is_not(services: Services) -> None:

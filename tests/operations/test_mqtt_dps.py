@@ -476,6 +476,22 @@ async def test_the_second_slot(mqtt: MqttClients, services: Services) -> None:
     assert len(thumbprints) == 2
 
 
+async def test_registering_again_leaves_the_hub_connection_alone(mqtt: MqttClients, services: Services) -> None:
+    """As long as it is with the same certificate; with the other one the hub forgets the first (dps.md 5.5)."""
+    client = await mqtt.to_dps("dev-01", DEVICE.certificate)
+    await client.subscribe(RESPONSES)
+    await registered(client, services)
+    connected = await mqtt.to_hub("dev-01", certificate=DEVICE.certificate)
+    await registered(client, services)
+    await connected.publish("devices/dev-01/messages/events/", b"x")
+    other = other_self_signed("dev-01")
+    await services.enroll("dev-01", other.certificate_pem.decode())
+    newer = await mqtt.to_dps("dev-01", other.certificate)
+    await newer.subscribe(RESPONSES)
+    await registered(newer, services)
+    await connected.is_closed()
+
+
 @pytest.mark.parametrize(
     "username",
     [

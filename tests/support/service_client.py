@@ -58,6 +58,11 @@ class ServiceClient:
         body = {"deviceId": device_id, "authentication": authentication}
         self.request("PUT", f"/devices/{device_id}?{_HUB_VERSION}", self._hub_token, body)
 
+    def device(self, device_id: str) -> dict[str, Any]:
+        """The identity of a device."""
+        found, _ = self.request("GET", f"/devices/{device_id}?{_HUB_VERSION}", self._hub_token)
+        return dict(found)
+
     def enroll(self, registration_id: str, certificate_pem: str) -> None:
         """An individual enrollment by X.509 certificate."""
         attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": certificate_pem}}}}

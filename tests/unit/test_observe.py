@@ -36,6 +36,7 @@ def written(root: logging.Logger, form: str, message: str, *arguments: object) -
     [
         f"SharedAccessSignature sr=a&sig={SECRET}&se=1",
         f"sr=a&sig={SECRET.replace('=', '%3D').replace('/', '%2F')}&se=1",
+        f"connect%26sig%3D{SECRET.replace('=', '%253D')}%26se%3D1",
         f"HostName=a;SharedAccessKey={SECRET}",
         f'{{"primaryKey": "{SECRET}", "secondaryKey":"{SECRET}"}}',
         f"key={SECRET}",
@@ -45,6 +46,11 @@ def test_secrets_are_taken_out(text: str) -> None:
     redacted = redact(text)
     assert "AAECAw" not in redacted
     assert "***" in redacted
+
+
+def test_json_stays_json() -> None:
+    document = json.dumps({"primaryKey": SECRET, "subject": f"sr=a&sig={SECRET}&se=1", "after": 1})
+    assert json.loads(redact(document)) == {"primaryKey": "***", "subject": "sr=a&sig=***&se=1", "after": 1}
 
 
 @pytest.mark.parametrize("text", ["registration-id dev-01", "signal=strong", "a key for the door", "sign=it"])

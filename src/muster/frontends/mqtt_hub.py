@@ -157,8 +157,8 @@ class HubHead:
         self._pending_messages += count
         self._pending_bytes += size
         self._events.append(self._hub, self._partition, messages, partial(self._committed, count, size, packet_ids))
-        if self._is_full():
-            self._connection.pause_reading()
+        if self._is_full() or self._events.is_full:
+            self._connection.pause_reading()  # until the commit of these
 
     def _committed(self, count: int, size: int, packet_ids: Sequence[int], error: BaseException | None) -> None:
         self._pending_messages -= count

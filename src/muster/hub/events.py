@@ -21,6 +21,11 @@ _log = logging.getLogger("muster.hub")
 
 MAXIMUM_READ = 1000
 
+WAITING_LIMIT = 64 * 1024 * 1024
+"""Bytes of messages in all that may wait for the disk before connections should stop reading."""
+
+_MESSAGE_OVERHEAD = 256  # what a message costs in memory beside its body, roughly
+
 _COLUMNS = (
     "hub",
     "partition",
@@ -76,6 +81,7 @@ class _Batch:
 
     partitions: dict[int, Messages]
     waiting: list[Committed]
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +104,23 @@ class Position:
 class EventLog:
     """The event logs of all hubs."""
 
-    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, clock: Callable[[], int], waiting_limit: int = WAITING_LIMIT
+    ) -> None:
         self._database = database
         self._bus = bus
         self._clock = clock
+        self._waiting_limit = waiting_limit
+        self._waiting = 0
         self._followers: set[asyncio.Event] = set()
         self._closed = False
         self._gathering: dict[str, _Batch] = {}
         self._writing: set[str] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the disk that who appends should read no more until it is told of its commit."""
+        return self._waiting > self._waiting_limit
 
     def append(self, hub: str, partition: int, messages: Messages, committed: Committed) -> None:
         """Take the messages of one connection, which belong to the log from now on.
@@ -119,6 +134,9 @@ class EventLog:
             batch = self._gathering[hub] = _Batch({}, [])
             if hub not in self._writing:
                 asyncio.get_running_loop().call_soon(self._write, hub)
+        size = messages.size + messages.count * _MESSAGE_OVERHEAD
+        self._waiting += size
+        batch.size += size
         there = batch.partitions.get(partition)
         if there is None:
             batch.partitions[partition] = messages
@@ -137,12 +155,14 @@ class EventLog:
 
         def done(_result: None, error: BaseException | None) -> None:
             self._writing.discard(hub)
-            waiting = batch.waiting
+            settled = [batch]
             if error is not None and hub in self._gathering:
-                waiting += self._gathering.pop(hub).waiting
+                settled.append(self._gathering.pop(hub))
             elif hub in self._gathering:
                 self._write(hub)
-            _tell(waiting, error)
+            for one in settled:
+                self._waiting -= one.size
+                _tell(one.waiting, error)
             if error is None:
                 self._bus.publish(events_subject(hub), b"")
 
