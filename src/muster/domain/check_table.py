@@ -92,7 +92,19 @@ _ROWS = (
         "seen with symmetric keys, inferred for X.509",
         "202, then 200 with status disabled",
     ),
-    # X.509 individual enrollment (dps.md 4.2, 4.4, 4.5).
+    _refuse(
+        "enrollment.attestation",
+        "the device attests in the way its individual enrollment asks for",
+        UnauthorizedAccessError,
+        "documented; number inferred",
+    ),
+    _refuse(
+        "enrollment.group-exists",
+        "a certificate above the device's is that of an enrollment group",
+        CaCertificateNotFoundError,
+        "seen",
+    ),
+    # A device's own X.509 certificate (dps.md 4.2, 4.4, 4.5).
     _refuse(
         "x509.certificate-presented",
         "the device presented a client certificate",
@@ -138,12 +150,111 @@ _ROWS = (
     _warn("x509.version", "the certificate is X.509 version 3", "accepted in the field"),
     _warn("x509.key-strength", "key and signature are of today's strength", "not documented as checked"),
     _warn("x509.chain-sent", "the device sent its own certificate first, and nothing else is needed", "ours"),
+    # X.509 chains: enrollment groups, and individual enrollments by CA (dps.md 4.1, 4.4, 4.5).
+    _warn(
+        "x509.chain-order",
+        "the device sent its own certificate first, then the issuer of each",
+        "ours: any order is accepted",
+    ),
+    _refuse(
+        "x509.issuer-known",
+        "every issuer was sent by the device, or is a verified CA certificate",
+        CaCertificateNotFoundError,
+        "documented and seen",
+    ),
+    _refuse(
+        "x509.chain",
+        "every certificate is signed by the one above it",
+        CaCertificateNotFoundError,
+        "documented; answer inferred",
+    ),
+    _refuse(
+        "x509.group-certificate-verified",
+        "the certificate of the group is a verified CA certificate, or leads to one",
+        CaCertificateNotFoundError,
+        "documented",
+    ),
+    _refuse(
+        "x509.signing-certificate",
+        "a certificate above the device's is the CA certificate of the individual enrollment",
+        CaCertificateNotFoundError,
+        "documented; answer inferred",
+    ),
+    _refuse(
+        "ca.verified",
+        "the CA certificate of the individual enrollment is verified, or leads to a verified one",
+        CaCertificateNotFoundError,
+        "documented for groups; inferred",
+    ),
+    _refuse(
+        "x509.chain-dates", "every certificate above the device's is in its dates", InvalidCertificateError, "inferred"
+    ),
+    _refuse(
+        "x509.chain-ca",
+        "every certificate above the device's is that of a CA, and may sign certificates",
+        InvalidCertificateError,
+        "basic constraints documented, key usage inferred; answer inferred",
+    ),
+    _refuse(
+        "x509.path-length",
+        "no CA has more CAs below it than its path length allows",
+        InvalidCertificateError,
+        "inferred",
+    ),
+    _refuse(
+        "x509.name-constraints",
+        "no certificate has a name that a CA above it may not certify",
+        InvalidCertificateError,
+        "inferred",
+    ),
+    _refuse(
+        "x509.chain-extensions",
+        "the extensions can be read, and no critical one is unknown",
+        InvalidCertificateError,
+        "inferred",
+    ),
+    _refuse(
+        "x509.chain-standard", "nothing else in the chain is against the standard", InvalidCertificateError, "ours"
+    ),
+    _refuse(
+        "x509.leaf-not-ca",
+        "in a group: the device's certificate is an end-entity certificate, not a CA",
+        InvalidCertificateError,
+        "documented as needed, reported by users; answer inferred",
+    ),
+    _refuse(
+        "x509.leaf-client-auth",
+        "in a group: an extended key usage, if there is one, has clientAuth",
+        InvalidCertificateError,
+        "documented as needed, reported by users; answer inferred",
+    ),
+    # TPM (dps.md 4.6).
+    _refuse(
+        "tpm.endorsement-key",
+        "the endorsement key of the TPM is the enrolled one",
+        UnauthorizedAccessError,
+        "documented; answer inferred",
+    ),
+    _refuse(
+        "tpm.storage-root-key",
+        "the storage root key of the TPM is the enrolled one, or the one it came with first",
+        UnauthorizedAccessError,
+        "inferred",
+    ),
     # Where the device goes (dps.md 5).
     _refuse(
         "allocation.hub-available",
         "a linked hub can take the device",
         NoHubAvailableError,
         "documented; told in the registration record, number inferred",
+    ),
+    CheckRow(
+        "allocation.webhook-answer",
+        "the custom allocation webhook named a linked hub",
+        Severity.REFUSE,
+        None,
+        "seen; told in the registration record",
+        "400207 Custom allocation failed with status code: N",
     ),
     # The hub (hub-device.md 2.4, 2.5, 17).
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
@@ -182,6 +293,12 @@ _ROWS = (
         "documented for devices; service APIs answer 401002",
     ),
     _refuse("sas.signature", "the token is signed with a configured key", UnauthorizedAccessError, "seen"),
+    _refuse(
+        "sas.derived-key",
+        "the token is signed with the key derived for the registration id from that of a group",
+        UnauthorizedAccessError,
+        "seen; over MQTT 401000",
+    ),
     _refuse("sas.policy", "the shared access policy exists", UnauthorizedAccessError, "inferred"),
     _refuse("sas.right", "the shared access policy has the right", UnauthorizedAccessError, "seen"),
 )

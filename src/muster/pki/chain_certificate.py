@@ -216,7 +216,10 @@ class ChainCertificate:
 
     def _verify(self, issuer: "ChainCertificate") -> None:
         """Over the bytes as they are: ``cryptography``'s own method does not take SHA-1, or what it cannot load."""
-        signature, signed = self._contents(self._signature)[1:], self.der[self._start : self._body[2]]
+        unused_bits, signature = self._contents(self._signature)[:1], self._contents(self._signature)[1:]
+        if unused_bits != b"\0":
+            raise ValueError("a signature has whole bytes")
+        signed = self.der[self._start : self._body[2]]
         algorithm = _HASHES.get(self.facts.signature_hash)
         match issuer.public_key:
             case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey() as key:

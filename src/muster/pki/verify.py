@@ -234,9 +234,11 @@ class _Search:
         wanted = certificate.authority_key_identifier if len(candidates) > 1 else None
         return candidates if wanted is None else sorted(candidates, key=lambda one: one.key_identifier != wanted)
 
+    def _is_usable(self, issuer: ChainCertificate) -> bool:
+        return issuer.der in self._sent or self._known.trusts(issuer)
+
     def _may_have_issued(self, _: ChainCertificate, issuer: ChainCertificate) -> bool:
-        usable = issuer.der in self._sent or self._known.trusts(issuer)
-        return usable and issuer.may_issue and issuer.in_dates(self._now)
+        return self._is_usable(issuer) and issuer.may_issue and issuer.in_dates(self._now)
 
     def _may_have_signed(self, certificate: ChainCertificate, issuer: ChainCertificate) -> bool:
         return self._may_have_issued(certificate, issuer) and self._has_signed(certificate, issuer)
@@ -287,26 +289,33 @@ class _Search:
     # What there is when there is no complete chain
 
     def _explained(self) -> Chain:
-        """As far up as signatures lead, over certificates that are known but not trusted too, whatever their dates."""
-        path, found = self._way((self._leaf,), self._is_wanted, self._has_signed)
-        if not found:
-            path = (self._leaf,)
-        path, trusted = self._way(path, self._known.trusts, self._has_signed)
-        last = path[-1]
-        suspects = tuple(one for one in self._candidates(last) if one not in path)
+        """As far up as signatures lead, whatever the dates; over what is known only as well, if that leads further."""
+        chain = self._as_far_as(self._is_usable)
+        if chain.end is not ChainEnd.ISSUER_MISSING:
+            return chain
+        longer = self._as_far_as(lambda _: True)
+        return longer if len(longer.links) > len(chain.links) else chain
+
+    def _as_far_as(self, allowed: Callable[[ChainCertificate], bool]) -> Chain:
+        def step(certificate: ChainCertificate, issuer: ChainCertificate) -> bool:
+            return allowed(issuer) and self._has_signed(certificate, issuer)
+
+        path, found = self._way((self._leaf,), self._is_wanted, step)
+        path, trusted = self._way(path if found else (self._leaf,), self._known.trusts, step)
         if trusted:
-            end = ChainEnd.TRUSTED
-        elif last.facts.self_issued:
-            end = ChainEnd.UNTRUSTED
-        elif len(path) > MAXIMUM_DEPTH:
-            end = ChainEnd.TOO_LONG
-        elif self._reached_limit:
-            end = ChainEnd.TOO_MUCH_WORK
-        elif suspects:
-            end = ChainEnd.SIGNATURE_WRONG
-        else:
-            end, suspects = ChainEnd.ISSUER_MISSING, self._namesakes(last)
-        return self._chain(path, end, suspects)
+            return self._chain(path, ChainEnd.TRUSTED)
+        suspects = tuple(one for one in self._candidates(path[-1]) if allowed(one) and one not in path)
+        end = self._end(path, suspects)
+        return self._chain(path, end, self._namesakes(path[-1]) if end is ChainEnd.ISSUER_MISSING else suspects)
+
+    def _end(self, path: Path, suspects: Path) -> ChainEnd:
+        if path[-1].facts.self_issued:
+            return ChainEnd.UNTRUSTED
+        if len(path) > MAXIMUM_DEPTH:
+            return ChainEnd.TOO_LONG
+        if self._reached_limit:
+            return ChainEnd.TOO_MUCH_WORK
+        return ChainEnd.SIGNATURE_WRONG if suspects else ChainEnd.ISSUER_MISSING
 
     def _namesakes(self, certificate: ChainCertificate) -> Path:
         """Sent certificates whose name looks like the issuer's, and is encoded otherwise."""

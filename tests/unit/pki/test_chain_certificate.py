@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from muster.pki.certificate import CertificateFormatError
 from muster.pki.chain_certificate import ChainCertificate
 from tests.support import fix_pki
-from tests.support.fix_pki import DAY, Identity, changed, element, issue
+from tests.support.fix_pki import DAY, changed, element, issue
 
 ROOT, INTERMEDIATE, LEAF = fix_pki.root(), fix_pki.intermediate(), fix_pki.chain_leaf()
 UNKNOWN = x509.ObjectIdentifier("1.3.6.1.4.1.99999.1")
@@ -236,6 +236,12 @@ def test_the_algorithm_stands_there_twice_and_has_to_be_the_same():
     assert not signed(leaf, INTERMEDIATE)
 
 
+def test_a_signature_has_whole_bytes():
+    at = LEAF.certificate.rindex(b"\x00\x30")  # the unused bits of the signature, and its first byte
+    changed_bits = LEAF.certificate[:at] + b"\x01" + LEAF.certificate[at + 1 :]
+    assert not ChainCertificate(changed_bits).is_signed_by(loaded(INTERMEDIATE))
+
+
 def test_pss():
     ca = issue("CA", is_ca=True, key=KEYS["rsa"])
     leaf = issue("dev-02", ca, rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32))
@@ -255,8 +261,14 @@ class HugeKey:
         return rsa.RSAPublicNumbers(65537, (1 << 16_384) - 1).public_key()
 
 
-def test_a_huge_key_is_not_even_tried():
-    huge = issue("CA", ROOT, is_ca=True, key=HugeKey())
-    assert loaded(huge).has_huge_key
+def test_a_huge_key_is_told():
+    assert loaded(issue("CA", ROOT, is_ca=True, key=HugeKey())).has_huge_key
     assert not loaded(issue("CA", is_ca=True, key=KEYS["rsa"])).has_huge_key
-    assert not signed(issue("dev-02", Identity(huge.certificate, KEYS["rsa"])), huge)
+
+
+def test_a_huge_key_is_not_even_tried(monkeypatch):
+    ca = issue("CA", is_ca=True, key=KEYS["rsa"])
+    leaf = issue("dev-02", ca)
+    assert signed(leaf, ca)
+    monkeypatch.setattr("muster.pki.chain_certificate._LARGEST_RSA_BITS", 2047)
+    assert not signed(leaf, ca)
