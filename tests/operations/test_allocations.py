@@ -21,10 +21,9 @@ HOOK = {"webhookUrl": "https://hook.example.net/api?code=secret", "apiVersion": 
 @pytest.fixture
 async def hubs(services: Services) -> Services:
     """Three hubs: ``hub``, ``east`` and ``west``."""
-    linked = []
-    for name in ("east", "west"):
-        linked.append(await services.hubs.ensure(name, f"{name}.example.net", partition_count=4, well_known_key=KEY))
-    await services.provisioning.ensure(ID_SCOPE, "dps.example.net", tuple(linked))
+    east = await services.hubs.ensure("east", "east.example.net", partition_count=4, well_known_key=KEY)
+    west = await services.hubs.ensure("west", "west.example.net", partition_count=4, well_known_key=KEY)
+    await services.provisioning.ensure(ID_SCOPE, "dps.example.net", (east, west))
     return services
 
 

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from muster.domain.check_table import CHECKS
 from muster.domain.attestation_mechanism import Mechanism, StoredCertificate
+from muster.domain.check_table import CHECKS
 from muster.domain.enrollment import Enrollment, EnrollmentDocument, ReprovisionPolicy
 from muster.domain.message import Event, Origin
 from muster.domain.report import Check, Outcome, Report
