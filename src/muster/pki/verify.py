@@ -77,20 +77,22 @@ class Chain:
     ``presented`` is what it sent, as far as it was looked at; None is what cannot be read. ``links`` goes from the
     device's own certificate up, every signature in it verified. ``signing`` is where in ``links`` the wanted
     certificate stands, None when it was not found. ``suspects``, at the end of a broken chain: certificates of the
-    missing issuer's name. ``refusal``: what ClientVerifier objects to although no fault was found here.
+    missing issuer's name. ``has_fault``: one of the links has one. ``refusal``: what ClientVerifier objects to although
+    none has.
     """
 
     presented: tuple[ChainCertificate | None, ...]
     links: tuple[ChainLink, ...]
     signing: int | None
     end: ChainEnd
-    suspects: Path = ()
-    refusal: str = ""
+    suspects: Path
+    has_fault: bool
+    refusal: str
 
     @property
     def is_sound(self) -> bool:
         """Whether it leads to a trusted certificate without a fault; not whether it has a wanted one."""
-        return self.end is ChainEnd.TRUSTED and not self.refusal and not _has_fault(self.links)
+        return self.end is ChainEnd.TRUSTED and not self.has_fault and not self.refusal
 
 
 class KnownCertificates:
@@ -183,9 +185,10 @@ class _Search:
 
     def _chain(self, path: Path, end: ChainEnd, suspects: Path = ()) -> Chain:
         links = self._links(path)
-        refusal = self._refusal(path) if end is ChainEnd.TRUSTED and not _has_fault(links) else ""
+        has_fault = _has_fault(links)
+        refusal = self._refusal(path) if end is ChainEnd.TRUSTED and not has_fault else ""
         signing = (at for at, one in enumerate(path) if at > 0 and self._is_wanted(one))
-        return Chain(self._presented, links, next(signing, None), end, suspects, refusal)
+        return Chain(self._presented, links, next(signing, None), end, suspects, has_fault, refusal)
 
     # Ways up
 
@@ -324,16 +327,18 @@ class _Search:
 
 
 def _has_fault(links: tuple[ChainLink, ...]) -> bool:
-    issuers = links[1:]
     return any(
-        not (link.in_dates and link.is_usable) or link.excluded_name or link.certificate.extension_problem
-        for link in links
-    ) or not all(link.may_issue and link.path_length_kept for link in issuers)
+        not (link.in_dates and link.is_usable)
+        or (at > 0 and not (link.may_issue and link.path_length_kept))
+        or link.excluded_name
+        or link.certificate.extension_problem
+        for at, link in enumerate(links)
+    )
 
 
 def _keeps_path_length(path: Path, at: int) -> bool:
     """Whether no more CAs follow below ``at`` than it allows, not counting self-issued ones and the device's own."""
-    limit = path[at].path_length
+    limit = path[at].path_length if at > 1 else None
     return limit is None or sum(not one.facts.self_issued for one in path[1:at]) <= limit
 
 
