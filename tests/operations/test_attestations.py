@@ -9,6 +9,7 @@ from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 from muster.domain.credential import Credential
 from muster.domain.errors import (
+    ArgumentInvalidError,
     CaCertificateNotFoundError,
     InvalidCertificateError,
     ServiceError,
@@ -114,6 +115,15 @@ async def test_the_groups_own_key_is_no_devices_key(services: Services) -> None:
     error, checks = await refused(services, "pump-1", token(services, "pump-1", KEY))
     assert error.status == 401
     assert checks == ["sas.derived-key"]
+
+
+@pytest.mark.parametrize("registration_id", ["dev 01", "dev/01", "dev\x00", "d" * 129, ""])
+async def test_no_key_makes_an_illegal_registration_id_legal(services: Services, registration_id: str) -> None:
+    await services.enroll_group("line-1", SYMMETRIC)
+    credential = token(services, registration_id, derive_device_key(KEY, registration_id))
+    error, checks = await refused(services, registration_id, credential)
+    assert isinstance(error, ArgumentInvalidError)
+    assert checks == ["registration-id.rules"]
 
 
 async def test_a_disabled_individual_enrollment_blocks_a_device_of_a_group(services: Services) -> None:

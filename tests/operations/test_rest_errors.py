@@ -47,6 +47,7 @@ def require_provisioning_shape(answer: Answer, status: int, code: int) -> None:
     [
         ("GET", f"/devices/d1?{VERSION}", b"", 404, "DeviceNotFound"),
         ("GET", "/devices/d1", b"", 400, "InvalidProtocolVersion"),
+        ("GET", f"/devices/d%00?{VERSION}", b"", 400, "ArgumentInvalid"),
         ("GET", "/devices/d1?api-version=", b"", 400, "InvalidProtocolVersion"),
         ("GET", "/devices/d1?api-version=latest", b"", 400, "InvalidProtocolVersion"),
         ("GET", "/devices/d1?API-VERSION=2021-04-12", b"", 400, "InvalidProtocolVersion"),

@@ -70,7 +70,8 @@ def bounded(report: Report) -> Report:
 
 
 def clipped(text: str, limit: int = LONGEST_TEXT) -> str:
-    """At most ``limit`` characters of ``text``; dots in place of the rest."""
+    """At most ``limit`` characters of ``text``, dots in place of the rest, and no NUL: no database stores one."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -8,7 +8,7 @@ the checks themselves (``domain/attestation.py``, ``domain/sas.py``), and what f
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from muster.domain.attestation import attest_x509_individual
+from muster.domain.attestation import attest_x509_individual, check_registration_id
 from muster.domain.chain_attestation import attest_x509_ca_reference, attest_x509_group
 from muster.domain.check_table import check, quoted, shell_word, skipped
 from muster.domain.credential import Credential
@@ -80,6 +80,10 @@ class Attestations:
         )
         if service is None:
             return Verdict(None, None, (known,))
+        rules = check_registration_id(login.registration_id)
+        if rules.outcome is Outcome.REFUSED:
+            # Not even looked up: it could name no enrollment, and no database need store every character.
+            return Verdict(service, None, (known, rules))
         individual = await self._enrollments.find(service.id_scope, login.registration_id)
         if individual is not None:
             checks = await self._judge_individual(service, individual, login, credential, tpm=tpm)

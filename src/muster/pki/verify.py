@@ -385,4 +385,6 @@ def _client_verifier(certificate: ChainCertificate, issuer: ChainCertificate, no
         verifier.verify(certificate.loaded, [])
     except verification.VerificationError as error:
         return str(error).partition(" (encountered processing")[0]
+    except ValueError as error:  # what is only read now, such as a name
+        return f"a certificate cannot be read: {error}"
     return ""

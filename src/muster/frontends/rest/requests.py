@@ -15,6 +15,7 @@ from starlette.responses import Response
 from muster.domain.credential import Credential
 from muster.domain.documents import decode
 from muster.domain.errors import (
+    ArgumentInvalidError,
     BearerTokenRefusedError,
     InvalidProtocolVersionError,
     ServerError,
@@ -99,6 +100,12 @@ def json_response(value: object, *, etag: str | None = None, headers: dict[str, 
     return response
 
 
+def _require_storable(request: Request) -> None:
+    """Raises ArgumentInvalidError for a NUL in the path: no database compares one, so nothing has it in its name."""
+    if "\0" in request.scope["path"]:
+        raise ArgumentInvalidError("The path has a NUL character.")
+
+
 def no_content() -> Response:
     return Response(status_code=204)
 
@@ -116,6 +123,7 @@ class Guard:
         async def guarded(request: Request) -> Response:
             operation = Operation(request.method, request.scope["path"])
             try:
+                _require_storable(request)
                 response = await handler(request)
             except ServiceError as error:
                 tracking_id = error.tracking_id or self._new_tracking_id()
