@@ -52,7 +52,7 @@ class TestCreation:
                 "features": "None",
             },
         }
-        assert {**await arm.get(EAST.upper().replace("LINE-A", "line-a")), "etag": ""} == {**hub, "etag": ""}
+        assert {**await arm.get(EAST.replace("IotHubs/east", "iothubs/EAST")), "etag": ""} == {**hub, "etag": ""}
 
     async def test_it_is_there_at_once(self, arm: ManagementClient, services: Services) -> None:
         told: list[str] = []
