@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.support.fix_services",
     "tests.support.fix_mqtt",
     "tests.support.fix_rest",
+    "tests.support.fix_arm",
 ]

@@ -88,13 +88,14 @@ class HubResources:
 
     async def _create(self, name: str, body: HubBody) -> Hub:
         host = require_new_hub(name, body, {hub.host_name: hub.name for hub in self.hubs.all})
+        partition_count = body.partition_count or DEFAULT_PARTITION_COUNT
         await self.hosts.add(host)
         try:
             return await self.hubs.create(
                 name,
                 host,
                 body.facts(ResourceFacts()),
-                partition_count=body.partition_count or DEFAULT_PARTITION_COUNT,
+                partition_count=partition_count,
                 well_known_key=self.key,
             )
         except BaseException:
