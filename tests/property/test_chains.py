@@ -282,9 +282,9 @@ def test_what_is_remembered_changes_nothing(world, later):
 
 
 @st.composite
-def damaged(draw, certificate):
-    """The certificate with a few bytes changed, and perhaps cut."""
-    content = bytearray(certificate)
+def damaged(draw, whole):
+    """The bytes with a few of them changed, and perhaps cut."""
+    content = bytearray(whole)
     for place in draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
         content[place] = draw(st.integers(0, 255))
     return bytes(content[: draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))])
@@ -294,19 +294,38 @@ CHAIN = (fix_pki.chain_leaf().certificate, fix_pki.intermediate().certificate)
 LINE_A = X509Trust([X509Group("line-a", True, CHAIN[1:])], [CaCertificate("root", fix_pki.root().certificate, True)])
 
 
-def signed_body(certificate):
+def body(certificate):
     return x509.load_der_x509_certificate(certificate).tbs_certificate_bytes
+
+
+def judge(chain, registration_id, now):
+    """In both ways; what comes out can be shown and stored."""
+    judged = attest_x509_group(chain, LINE_A, registration_id, now)
+    attest_x509_ca_reference(chain, CHAIN[1:], LINE_A, registration_id, now)
+    assert all(check.detail.isprintable() and check.fix.isprintable() for check in judged.checks)
+    msgspec.json.encode(judged.checks)
+    return judged
 
 
 @given(damaged(CHAIN[0]), damaged(CHAIN[1]), st.text(max_size=70), st.integers(0, 4 * NOW))
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_are_judged(leaf, intermediate, registration_id, now):
     for chain in ((leaf, intermediate), (leaf, *CHAIN), (*CHAIN, intermediate)):
-        for name, moment in ((registration_id, now), ("dev-01", NOW)):
-            judged = attest_x509_group(chain, LINE_A, name, moment)
-            attest_x509_ca_reference(chain, CHAIN[1:], LINE_A, name, moment)
-            assert all(check.detail.isprintable() and check.fix.isprintable() for check in judged.checks)
-            msgspec.json.encode(judged.checks)
-            if verdict(judged.checks) is None:
-                assert signed_body(chain[0]) == signed_body(CHAIN[0])
-                assert judged.group_id == "line-a"
+        judge(chain, registration_id, now)
+        judged = judge(chain, "dev-01", NOW)
+        if verdict(judged.checks) is None:
+            assert body(chain[0]) == body(CHAIN[0])
+            assert judged.group_id == "line-a"
+
+
+@given(damaged(body(CHAIN[0])), damaged(body(CHAIN[1])))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_that_a_ca_has_signed_are_judged(of_leaf, of_intermediate):
+    leaf = fix_pki.signed_body(of_leaf, fix_pki.intermediate())
+    intermediate = fix_pki.signed_body(of_intermediate, fix_pki.root())
+    root = fix_pki.root().certificate
+    for chain in ((leaf, CHAIN[1]), (CHAIN[0], intermediate), (leaf, intermediate)):
+        trust = X509Trust([X509Group("any", True, chain[1:])], [CaCertificate("root", root, True)])
+        judged = attest_x509_group(chain, trust, "dev-01", NOW)
+        event("refused" if verdict(judged.checks) else "accepted")
+        judge(chain, "dev-01", NOW)

@@ -215,6 +215,11 @@ def changed(
     return dataclasses.replace(identity, certificate=certificate)
 
 
+def signed_body(body: bytes, signer: Identity) -> bytes:
+    """A certificate of these bytes, whatever they are, under the signature of a P-256 key."""
+    return _signed(body, element(_SEQUENCE, bytes.fromhex("06082a8648ce3d040302")), _signature(signer.key, body))
+
+
 def _signature(key: PrivateKey, body: bytes) -> bytes:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(body, ec.ECDSA(hashes.SHA256()))

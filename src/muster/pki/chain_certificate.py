@@ -216,9 +216,10 @@ class ChainCertificate:
 
     def _verify(self, issuer: "ChainCertificate") -> None:
         """Over the bytes as they are: ``cryptography``'s own method does not take SHA-1, or what it cannot load."""
-        unused_bits, signature = self._contents(self._signature)[:1], self._contents(self._signature)[1:]
-        if unused_bits != b"\0":
-            raise ValueError("a signature has whole bytes")
+        tag, contents = self._signature[0], self._contents(self._signature)
+        if tag != der.BIT_STRING or contents[:1] != b"\0":
+            raise ValueError("a signature is a BIT STRING of whole bytes")
+        signature = contents[1:]
         signed = self.der[self._start : self._body[2]]
         algorithm = _HASHES.get(self.facts.signature_hash)
         match issuer.public_key:

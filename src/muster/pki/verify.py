@@ -15,6 +15,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import verification
 
 from muster.pki.certificate import CertificateFormatError
@@ -368,6 +369,8 @@ _ISSUER_POLICY = verification.ExtensionPolicy.permit_all().require_present(
     x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
 )
 _OWN_POLICY = verification.ExtensionPolicy.permit_all()
+# What it raises for contents that it reads only then, such as a name that it wants to print in its refusal.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 def _client_verifier(certificate: ChainCertificate, issuer: ChainCertificate, now: int) -> str:
@@ -385,6 +388,6 @@ def _client_verifier(certificate: ChainCertificate, issuer: ChainCertificate, no
         verifier.verify(certificate.loaded, [])
     except verification.VerificationError as error:
         return str(error).partition(" (encountered processing")[0]
-    except ValueError as error:  # what is only read now, such as a name
+    except _UNREADABLE as error:
         return f"a certificate cannot be read: {error}"
     return ""

@@ -236,10 +236,12 @@ def test_the_algorithm_stands_there_twice_and_has_to_be_the_same():
     assert not signed(leaf, INTERMEDIATE)
 
 
-def test_a_signature_has_whole_bytes():
-    at = LEAF.certificate.rindex(b"\x00\x30")  # the unused bits of the signature, and its first byte
-    changed_bits = LEAF.certificate[:at] + b"\x01" + LEAF.certificate[at + 1 :]
-    assert not ChainCertificate(changed_bits).is_signed_by(loaded(INTERMEDIATE))
+@pytest.mark.parametrize(("place", "value"), [(0, b"\x01"), (-2, b"\x04")])
+def test_a_signature_is_a_bit_string_of_whole_bytes(place, value):
+    at = LEAF.certificate.rindex(b"\x00\x30") + place  # two before the number of unused bits stands the tag
+    other = ChainCertificate(LEAF.certificate[:at] + value + LEAF.certificate[at + 1 :])
+    assert other.facts.common_name == "dev-01"
+    assert not other.is_signed_by(loaded(INTERMEDIATE))
 
 
 def test_pss():

@@ -492,6 +492,13 @@ def test_what_else_client_verifier_objects_to_is_told():
     assert "non-empty Issuer" in chain.refusal
 
 
+def test_a_name_that_client_verifier_cannot_even_print():
+    expired = issue("dev-02", ROOT, **OLD)
+    unprintable = changed(expired, field(5, lambda name: name.replace(b"\x0c\x06", b"\x00\x06")), ROOT)
+    assert "cannot be read" in _client_verifier(*map(ChainCertificate, der(unprintable, ROOT)), NOW)
+    assert not find(unprintable).is_sound
+
+
 def test_name_constraints_of_a_device_that_cannot_be_read_are_left_to_client_verifier():
     broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.30"), b"\x05")
     leaf = issue("leaf", ROOT, extensions=[(broken, False)])
