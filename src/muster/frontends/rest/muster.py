@@ -78,7 +78,7 @@ class MusterApi:
     # Reports
 
     async def _authorize_reports(self, request: Request) -> None:
-        """By a policy of the provisioning service, or of the hub that is asked: hubs have policies of the same names."""
+        """By a policy of the provisioning service, or of the hub that is asked: each hub has one of every name."""
         self._require_host(request)
         policies = {**self._hub(request).policies, **self.services.first.policies}
         await self._authorize(request, policies, Right.ENROLLMENT_READ, Right.SERVICE_CONNECT)
