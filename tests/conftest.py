@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.support.fix_mqtt",
     "tests.support.fix_rest",
     "tests.support.fix_arm",
+    "tests.support.fix_ca_commands",
 ]

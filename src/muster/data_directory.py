@@ -25,11 +25,11 @@ from muster.pki.authority import (
     permitted,
     renew_authority,
 )
+from muster.whole_files import write_private
 
 TOKEN_KEY_BYTES = 32
 
 _PRIVATE_DIRECTORY = 0o700
-_PRIVATE_FILE = 0o600
 
 # Where Debian, Red Hat, Alpine and macOS keep the bundle of the system.
 _SYSTEM_TRUST = (
@@ -115,13 +115,13 @@ class DataDirectory:
             )
         else:
             authority = create_authority(names, networks, now)
-        self.write(key_file, authority.key_pem)
-        self.write(self.ca_file, authority.certificate_pem)
+        write_private(key_file, authority.key_pem)
+        write_private(self.ca_file, authority.certificate_pem)
         return authority
 
     def _write_trust(self, ca: bytes) -> None:
         """The trust in force on this machine and our CA: so pip and git still work where SSL_CERT_FILE points to it."""
-        self.write(self.trust_file, self._trust_in_force() + ca)
+        write_private(self.trust_file, self._trust_in_force() + ca)
 
     def _trust_in_force(self) -> bytes:
         candidates = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().openssl_cafile, *_SYSTEM_TRUST]
@@ -136,7 +136,7 @@ class DataDirectory:
         """The key that signs the bearer tokens of the management plane, 32 bytes; made at the first start."""
         file = self.path / TOKEN_KEY_FILE
         if not file.exists():
-            self.write(file, os.urandom(TOKEN_KEY_BYTES))
+            write_private(file, os.urandom(TOKEN_KEY_BYTES))
         key = file.read_bytes()
         if len(key) != TOKEN_KEY_BYTES:
             raise ConfigurationError(
@@ -147,18 +147,7 @@ class DataDirectory:
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """What the command line reads to find this server, secrets included."""
-        self.write(self.status_file, json.dumps(status, indent=2).encode() + b"\n")
-
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a file as a whole, private from its first byte."""
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_private(self.status_file, json.dumps(status, indent=2).encode() + b"\n")
 
     def close(self) -> None:
         """At a clean stop: nobody is to find this server any more."""

@@ -253,6 +253,16 @@ async def test_reports_by_service_and_number(rest: RestClient) -> None:
     assert (await rest.request("GET", "/muster/v1/reports?service=other")).status == 400
 
 
+async def test_each_hub_reads_reports_with_its_own_keys(rest: RestClient, services: Services) -> None:
+    """The policies of all hubs have the same names."""
+    east = await services.hubs.ensure("east", "localhost", partition_count=1)
+    assert (await rest.request("GET", "/muster/v1/reports")).status == 200
+    token = rest.token(HUB_OWNER, "localhost", key=east.policies[HUB_OWNER].primary_key)
+    reports = "/muster/v1/reports"
+    assert (await rest.request("GET", reports, host="localhost", authorization=token)).status == 200
+    assert (await rest.request("GET", reports, authorization=token)).status == 401
+
+
 async def test_a_report_is_found_by_every_spelling_of_its_tracking_id(rest: RestClient) -> None:
     refused = await rest.request("GET", f"/devices/d1?{VERSION}", authorization=None)
     tracking_id = refused.headers["x-ms-request-id"]

@@ -27,6 +27,7 @@ COMMANDS: dict[str, Entry] = {
     "env": Entry("muster.cli.env", "Print the exports that make SDKs trust the server."),
     "status": Entry("muster.cli.status", "Show the running server: endpoints, id scope, connection strings."),
     "cert": Entry("muster.cli.cert", "Make and inspect device certificates."),
+    "ca": Entry("muster.cli.ca", "Run CAs of your own: issue, verify and revoke certificates."),
     "enrollment": Entry("muster.cli.enrollment", "Manage individual enrollments."),
     "group": Entry("muster.cli.group", "Manage enrollment groups."),
     "allocation": Entry("muster.cli.allocation", "Tell which hub a device would get."),

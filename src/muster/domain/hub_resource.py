@@ -54,7 +54,7 @@ class HubBody(ResourceBody):
             value = value.get(member) if isinstance(value, dict) else None
         if value is None:
             return None
-        if not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
             raise ArgumentInvalidError(f"partitionCount is {value!r}; 1 to {MAXIMUM_PARTITION_COUNT} are allowed.")
         return value
 

@@ -123,7 +123,8 @@ class Hubs:
             for row in await tx.fetch_all("SELECT name, host_name FROM hub"):
                 if name.lower() == row[0].lower() or host_name.lower() == row[1].lower():
                     raise ConflictError(f"There is a hub {row[0]}, served as {row[1]}.")
-            await self._insert(tx, name, host_name, partition_count, facts, well_known_key)
+            if not await self._insert(tx, name, host_name, partition_count, facts, well_known_key):
+                raise ConflictError(f"Somebody else made a hub {name}, or one that is served as {host_name}.")
 
         await self._change(body)
         return self.by_name(name)
@@ -182,13 +183,14 @@ class Hubs:
         partition_count: int,
         facts: ResourceFacts,
         well_known_key: str | None,
-    ) -> None:
+    ) -> bool:
+        """False when there is one of this name or host name."""
         # The first hub is the one that every start serves: it stays first, also when the clock was set back.
         row = await tx.fetch_one("SELECT max(created) FROM hub")
         latest = row[0] if row is not None and row[0] is not None else 0
-        await tx.execute(
+        inserted = await tx.execute(
             "INSERT INTO hub (name, host_name, partition_count, created, etag, document)"
-            " VALUES (:name, :host_name, :partition_count, :now, :etag, :document)",
+            " VALUES (:name, :host_name, :partition_count, :now, :etag, :document) ON CONFLICT DO NOTHING",
             name=name,
             host_name=host_name,
             partition_count=partition_count,
@@ -196,6 +198,8 @@ class Hubs:
             etag=resource_etag(self._entropy(_ETAG_BYTES)),
             document=encode(facts),
         )
+        if not inserted:
+            return False
         for policy, rights in HUB_POLICIES.items():
             await tx.execute(
                 "INSERT INTO hub_policy (hub, name, primary_key, secondary_key, rights)"
@@ -213,6 +217,7 @@ class Hubs:
                 hub=name,
                 partition=partition,
             )
+        return True
 
     async def load(self) -> None:
         """Read all hubs and policies, the oldest hub first."""

@@ -113,7 +113,7 @@ PROFILES: Mapping[str, CertificateProfile] = {
     INTERMEDIATE_CA: CertificateProfile(
         description="a CA for devices: a factory, a line, an enrollment group",
         days=3650,
-        key="ec-p384",
+        key="ec-p256",
         key_usage=_CA_USAGE,
         ca=True,
         path_length=0,

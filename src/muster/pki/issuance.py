@@ -7,19 +7,23 @@ used, and where it keeps them.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.pki import object_identifiers
 from muster.pki.certificate_lint import certificate_problems
 from muster.pki.certificate_order import CertificateOrder, make_order, moment, new_serial_number, validity
 from muster.pki.certificate_profiles import PROFILES, VERIFICATION
+from muster.pki.chain_certificate import ChainCertificate
 from muster.pki.name_constraints import read_extension
 from muster.pki.private_key import Entropy, PrivateKey, make_key, signature_hash, signs_deterministically
 from muster.pki.problem import AuthorityError, require_none
+from muster.pki.verify import MAXIMUM_DEPTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,23 @@ class Issuer:
     def chain(self) -> tuple[x509.Certificate, ...]:
         """Its certificate and those above it."""
         return (self.certificate, *self.above)
+
+
+def issuers_of(certificate: x509.Certificate, known: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Those of the known certificates that stand above one, the nearest first, as far up as signatures lead.
+
+    Raises CertificateFormatError.
+    """
+    candidates = [(one, ChainCertificate(one.public_bytes(Encoding.DER))) for one in dict.fromkeys(known)]
+    own = ChainCertificate(certificate.public_bytes(Encoding.DER))
+    above: list[x509.Certificate] = []
+    while own.issuer != own.subject and len(above) < MAXIMUM_DEPTH:
+        found = next(((one, read) for one, read in candidates if own.is_signed_by(read)), None)
+        if found is None:
+            break
+        above.append(found[0])
+        own = found[1]
+    return tuple(above)
 
 
 def issue(order: CertificateOrder, issuer: Issuer) -> x509.Certificate:

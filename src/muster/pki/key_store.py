@@ -40,6 +40,16 @@ class KeyStore:
     certificates: tuple[bytes, ...]
     key: PrivateKey | None = field(repr=False)
 
+    def load(self) -> list[x509.Certificate]:
+        """The certificates as ``cryptography`` has them. Raises KeyStoreError."""
+        try:
+            with warnings.catch_warnings():
+                # The library warns of serial numbers that the standard forbids; the field has them.
+                warnings.simplefilter("ignore")
+                return [x509.load_der_x509_certificate(one) for one in self.certificates]
+        except (ValueError, x509.InvalidVersion) as error:
+            raise KeyStoreError(f"a certificate cannot be loaded: {error}") from None
+
 
 def is_pfx(content: bytes) -> bool:
     """Whether it begins as PKCS#12 does: a SEQUENCE with the number 3 (RFC 7292 4)."""

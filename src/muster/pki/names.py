@@ -81,6 +81,12 @@ def extended_subject(common_name: str, text: str) -> x509.Name:
     return x509.Name([*above, x509.RelativeDistinguishedName([_attribute(NameOID.COMMON_NAME, common_name)])])
 
 
+def complete_subject(common_name: str, text: str) -> x509.Name:
+    """What DN text says, with the common name below it when the text has none. Raises NameTextError."""
+    subject = read_subject(text)
+    return subject if common_name_of(subject) is not None else extended_subject(common_name, text)
+
+
 def common_name_of(name: x509.Name) -> str | None:
     """The most specific common name; None when there is none, or it is no text."""
     found = [attribute.value for attribute in name if attribute.oid == NameOID.COMMON_NAME]

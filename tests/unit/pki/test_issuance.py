@@ -14,7 +14,7 @@ from muster.pki.certificate_order import (
 )
 from muster.pki.certificate_profiles import PROFILES
 from muster.pki.certificate_request import parse_certificate_request
-from muster.pki.issuance import Issuer, issue, prove_possession, self_sign
+from muster.pki.issuance import Issuer, issue, issuers_of, prove_possession, self_sign
 from muster.pki.possession import possession_problem
 from muster.pki.problem import AuthorityError
 from tests.support import fix_pki
@@ -208,6 +208,14 @@ def _only_basic_constraints(_):
         0x30, bytes.fromhex("0603551d13") + bytes.fromhex("0101ff") + bytes.fromhex("040530030101ff")
     )
     return fix_pki.element(0xA3, fix_pki.element(0x30, extension))
+
+
+def test_the_certificates_above_one_are_found():
+    known = [leaf(), root().certificate, intermediate().certificate, intermediate("Line B").certificate]
+    assert issuers_of(leaf(), known) == intermediate().chain
+    assert issuers_of(leaf(), known[:2]) == ()
+    assert issuers_of(root().certificate, known) == ()
+    assert issuers_of(intermediate().certificate, known) == root().chain
 
 
 # --- What is not signed -------------------------------------------------------------------------------------

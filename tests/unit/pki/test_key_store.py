@@ -47,6 +47,16 @@ def test_pem_with_everything_in_any_order():
     assert belongs(found.key, ALL[0])
 
 
+def test_the_certificates_are_loaded():
+    assert read_key_store(to_pem(*CHAIN)).load() == list(CHAIN)
+
+
+def test_a_certificate_that_only_we_can_read_is_not_loaded():
+    broken = fix_pki.changed(fix_pki.self_signed(), lambda fields: [b"\xa0\x03\x02\x01\x07", *fields[1:]])
+    with pytest.raises(KeyStoreError, match="cannot be loaded"):
+        read_key_store(broken.certificate).load()
+
+
 def test_an_encrypted_key_in_pem():
     text = to_pem(leaf()) + write_private_key(key("dev-01"), "1234")
     assert read_key_store(text, "1234").key is not None

@@ -8,6 +8,7 @@ from muster.pki.names import (
     NameTextError,
     common_name_of,
     common_name_only,
+    complete_subject,
     dns_name,
     extended_subject,
     general_name_text,
@@ -78,6 +79,11 @@ def test_a_subject_is_extended_by_a_common_name():
         [(CN, "dev,01")],
     ]
     assert extended_subject("dev-01", "") == common_name_only("dev-01")
+
+
+def test_a_subject_without_a_common_name_is_completed():
+    assert complete_subject("dev-01", "O=Contoso") == extended_subject("dev-01", "O=Contoso")
+    assert complete_subject("dev-01", "CN=other,O=Contoso") == read_subject("CN=other,O=Contoso")
 
 
 def test_the_common_name_is_the_most_specific_one():

@@ -78,9 +78,9 @@ class MusterApi:
     # Reports
 
     async def _authorize_reports(self, request: Request) -> None:
-        policies = {**self.services.first.policies}
-        for hub in self.hubs.all:
-            policies.update(hub.policies)
+        """By a policy of the provisioning service, or of the hub that is asked: each hub has one of every name."""
+        self._require_host(request)
+        policies = {**self._hub(request).policies, **self.services.first.policies}
         await self._authorize(request, policies, Right.ENROLLMENT_READ, Right.SERVICE_CONNECT)
 
     async def list_reports(self, request: Request) -> Response:

@@ -37,6 +37,7 @@ ALTER TABLE provisioning_service ADD COLUMN document TEXT NOT NULL DEFAULT '{}';
 
 ALTER TABLE hub ADD COLUMN etag TEXT NOT NULL DEFAULT 'AAAAAAAAAAE=';
 ALTER TABLE hub ADD COLUMN document TEXT NOT NULL DEFAULT '{}';
+CREATE UNIQUE INDEX hub_by_host_name ON hub (host_name);
 
 -- NULL is what was not set: such a hub has the weight 1 and applies the allocation policy. ``policy`` is that of the
 -- connection string that linked the hub; ``latency``, which geo-latency allocation compares, is in microseconds.
