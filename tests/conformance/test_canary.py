@@ -270,7 +270,7 @@ def requests(flow: Flow) -> None:
         attestation = {"type": "x509", "x509": {"clientCertificates": certificates}}
         body = {"registrationId": "canary-6", "attestation": attestation}
         assert flow.ask("PUT", f"/enrollments/canary-6?{VERSION}", body).status == 400
-    symmetric = {"type": "symmetricKey", "symmetricKey": {"primaryKey": bad, "secondaryKey": bad}}
+    symmetric = {"type": "symmetricKey", "symmetricKey": {"primaryKey": f"!{bad}", "secondaryKey": bad}}
     body = {"registrationId": "canary-6", "attestation": symmetric}
     assert flow.ask("PUT", f"/enrollments/canary-6?{VERSION}", body).status == 400
 
