@@ -100,7 +100,7 @@ def test_registrations_that_are_refused(
     for (registration_id, _, _, _, check_id), error in zip(cases, errors, strict=False):
         message = messages.get(registration_id, "Invalid certificate.")
         require_refused(muster, error, registration_id, check_id, message)
-    require_refused(muster, errors[-1], "no-cert", "enrollment.attestation")
+    require_refused(muster, errors[-1], "no-cert", "enrollment.attestation", "Unauthorized")
     for registration_id, *_ in cases:
         answer = https.request("GET", f"/registrations/{registration_id}?api-version=2021-10-01")
         assert answer.status == 404  # a refusal leaves no registration
