@@ -81,10 +81,10 @@ class _Wish:
     permit: tuple[str, ...]
     exclude: tuple[str, ...]
 
-    def require_only_days(self) -> None:
-        """Raises typer's usage error."""
-        if self.key or self.subject or self.path_length is not None or self.permit or self.exclude:
-            raise typer.BadParameter("--renew keeps key, subject and limits: besides it only --days says something new")
+    @property
+    def says_what_is_new(self) -> bool:
+        """Whether it asks for more than a name, a profile and dates."""
+        return bool(self.key or self.subject or self.path_length is not None or self.permit or self.exclude)
 
 
 def init(
@@ -119,14 +119,15 @@ def init(
     wish = _Wish(name, profile, key, days, subject, path_length, tuple(permit or ()), tuple(exclude or ()))
     if import_key is not None and import_file is None:
         raise typer.BadParameter("is the key for --import", param_hint="--import-key")
-    if import_file is not None and renew:
-        raise typer.BadParameter("give only one of --import and --renew")
+    if import_file is not None and (renew or days or wish.says_what_is_new):
+        raise typer.BadParameter("--import takes a CA as it is: no other options but those for its key")
+    _require_renewal(wish, renew=renew)
     with told():
         directory = ca_directory(ca_dir)
         if import_file is not None:
             authority = adopt(directory, name, import_file, import_key, secret, replaces=force)
         elif renew:
-            authority = _renew_root(directory, wish, secret)
+            authority = _renew_root(directory, directory.authority(name), wish, secret)
         else:
             authority = _make_root(directory, wish, secret, replaces=force)
     _show(authority, "Next: muster ca intermediate line-a", output)
@@ -156,22 +157,17 @@ def intermediate(
     """Make a CA below another one: for a factory, a line, or an enrollment group."""
     secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
     wish = _Wish(name, profile, key, days, subject, path_length, tuple(permit or ()), tuple(exclude or ()))
+    _require_renewal(wish, renew=renew)
+    if renew and secret is not None:
+        raise typer.BadParameter("--renew does not touch the key: no pass phrase for it")
     with told():
         directory = ca_directory(ca_dir)
-        if renew:
-            wish.require_only_days()
-            stored = directory.authority(name)
-            above = directory.parent(stored) if issuer is None else directory.authority(issuer)
-            if above is None:
-                raise CommandError(
-                    f"the CA above {name!r} is not in {ca_dir}", "a root is renewed by: muster ca init --renew"
-                )
-        else:
+        if not renew:
             directory.require_free(name, replace=force)
-            above = directory.choose(issuer, for_ca=True)
+        above = _above(directory, name, issuer) if renew else directory.choose(issuer, for_ca=True)
         opened = open_issuer(above, ca_pass_phrase, ca_pass_phrase_file)
         if renew:
-            authority = _renew_intermediate(directory, wish, stored, above, opened)
+            authority = _renew_intermediate(directory, directory.authority(name), wish, above, opened)
         else:
             authority = _make_intermediate(directory, wish, above, opened, secret, replaces=force)
     _show(authority, f"Next: muster ca issue dev-01 --issuer {shlex.quote(name)}", output)
@@ -250,17 +246,35 @@ def _order(
 # Renewing
 
 
-def _renew_root(directory: "CaDirectory", wish: _Wish, pass_phrase: str | None) -> "StoredAuthority":
+def _require_renewal(wish: _Wish, *, renew: bool) -> None:
+    """Raises typer's usage error."""
+    if renew and wish.says_what_is_new:
+        raise typer.BadParameter("--renew keeps key, subject and limits: besides it only --days says something new")
+
+
+def _above(directory: "CaDirectory", name: str, issuer: str | None) -> "StoredAuthority":
+    """The CA that signs the new certificate of an intermediate."""
+    stored = directory.authority(name)
+    if stored.is_root:
+        raise CommandError(f"the CA {name!r} is a root", f"renew it with: muster ca init {name} --renew")
+    above = directory.parent(stored) if issuer is None else directory.authority(issuer)
+    if above is None:
+        raise CommandError(f"the CA above {name!r} is not in {directory.path}", "adopt it: muster ca init --import")
+    return above
+
+
+def _renew_root(
+    directory: "CaDirectory", stored: "StoredAuthority", wish: _Wish, pass_phrase: str | None
+) -> "StoredAuthority":
     from muster.pki.issuance import self_sign
 
-    wish.require_only_days()
-    stored = directory.authority(wish.name)
     if not stored.is_root:
         raise CommandError(
             f"the CA {wish.name!r} is no root", f"renew it with: muster ca intermediate {wish.name} --renew"
         )
     opened = unlock(stored.open, pass_phrase, f"the CA {wish.name!r}")
     now = real_now()
+    wish = replace(wish, profile=_recorded_profile(directory, stored, wish, stored))
     certificate = self_sign(_renewal(directory, wish, stored, now, None), opened.key)
     with directory.changing():
         stored.record([(wish.name, wish.profile, certificate)], now)
@@ -268,15 +282,24 @@ def _renew_root(directory: "CaDirectory", wish: _Wish, pass_phrase: str | None) 
 
 
 def _renew_intermediate(
-    directory: "CaDirectory", wish: _Wish, stored: "StoredAuthority", above: "StoredAuthority", issuer: "Issuer"
+    directory: "CaDirectory", stored: "StoredAuthority", wish: _Wish, above: "StoredAuthority", issuer: "Issuer"
 ) -> "StoredAuthority":
     from muster.ca_directory import NamedOrder
 
     now = real_now()
+    wish = replace(wish, profile=_recorded_profile(directory, stored, wish, above))
     order = _renewal(directory, wish, stored, now, issuer.certificate)
     with directory.changing():
         (certificate,) = above.issue([NamedOrder(wish.name, wish.profile, order)], issuer, now)
         return directory.renew(stored, [certificate, *issuer.chain])
+
+
+def _recorded_profile(
+    directory: "CaDirectory", stored: "StoredAuthority", wish: _Wish, journal_of: "StoredAuthority"
+) -> str:
+    """The profile that it was made with; that of the options when the journal does not know, or it is gone."""
+    recorded = [one.profile for one in journal_of.issued() if one.name == stored.name]
+    return recorded[-1] if recorded and recorded[-1] in directory.profiles else wish.profile
 
 
 def _renewal(

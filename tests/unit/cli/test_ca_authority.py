@@ -100,6 +100,8 @@ def test_why_there_is_no_root(commands, command, reason):
     [
         "init --import-key x",
         "init --import x --renew",
+        "init --import x --days 3",
+        "init --import x --key ed25519",
         "init --renew --key ed25519",
         "init --pass-phrase 1 --ask",
         "init --days 0",
@@ -177,7 +179,8 @@ def test_two_pass_phrases(commands):
         ("intermediate other --issuer nobody", "there is no CA 'nobody'"),
         ("intermediate other --days 9000", "its CA 'CN=plant' is from"),
         ("intermediate other --ca-pass-phrase-file missing", "No such file"),
-        ("intermediate plant --renew", "the CA above 'plant' is not in ca"),
+        ("intermediate plant --renew", "the CA 'plant' is a root"),
+        ("intermediate nobody --renew", "there is no CA 'nobody'"),
     ],
 )
 def test_why_there_is_no_intermediate(plant, command, reason):
@@ -211,6 +214,19 @@ def test_an_intermediate_is_renewed(plant):
     assert [one.is_replaced for one in authority(plant, "plant").issued()] == [False, True, False]
     assert plant.run("intermediate line-a --renew --issuer plant").exit_code == 0
     assert plant.run("intermediate line-a --renew --subject x").exit_code == 2
+    assert plant.run("intermediate line-a --renew --pass-phrase x").exit_code == 2
+
+
+def test_a_renewed_ca_keeps_its_profile(plant):
+    profiles = plant.path / "ca/profiles.toml"
+    profiles.write_text("[own]\nlike = 'intermediate-ca'\ncrl_urls = ['http://x/y']\n")
+    plant.run("intermediate line-b --profile own")
+    plant.run("intermediate line-b --renew")
+    assert extension(plant, "line-b", x509.CRLDistributionPoints)
+    profiles.unlink()
+    plant.run("intermediate line-b --renew")
+    with pytest.raises(x509.ExtensionNotFound):
+        extension(plant, "line-b", x509.CRLDistributionPoints)
 
 
 # --- Adopting -----------------------------------------------------------------------------------------------
@@ -237,6 +253,8 @@ def test_a_pfx_file_is_adopted(commands):
     assert stored.chain == LINE.chain
     assert stored.open("1234")
     assert stored.issued() == []
+    with pytest.raises(CommandError, match="the CA above 'line' is not in ca"):
+        commands.run("intermediate line --renew")
 
 
 def test_a_key_without_a_pass_phrase_gets_one(commands):
