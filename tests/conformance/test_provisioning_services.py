@@ -37,10 +37,10 @@ def python(clients: OpenClient) -> SdkClient:
 
 @pytest.fixture(scope="module")
 def fleet(muster: MusterServer, https: HttpsClient, clients: OpenClient) -> list[str]:
-    """What registered by the group ``services-fleet``, the only one with its keys."""
+    """What registered by the group ``services-fleet``, the only one with its keys. Tests may remove the first two."""
     keys = {"primaryKey": FLEET_KEY, "secondaryKey": FLEET_KEY}
     https.enroll_group("services-fleet", attestation={"type": "symmetricKey", "symmetricKey": keys})
-    ids = [f"services-{number}" for number in range(3)]
+    ids = [f"services-{number}" for number in range(4)]
     clients("device.py").values(
         "register",
         [

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster import server
 from muster.bus.bus import LocalBus
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.enrollment import Enrollment, EnrollmentBody
 from muster.domain.timestamp import SECOND
 from muster.dps.services import ProvisioningService
 from muster.hub.hubs import Hub
+from muster.server import services as server_services
 from muster.store.database import Database
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
@@ -53,8 +53,8 @@ class ScriptedWebhook:
 
 
 @dataclass(frozen=True, slots=True)
-class Services(server.Services):
-    """What ``muster.server`` builds, in a test's hands."""
+class Services(server_services.Services):
+    """What ``muster.server.services`` builds, in a test's hands."""
 
     clock: Clock
     webhook: ScriptedWebhook
@@ -86,7 +86,7 @@ class Services(server.Services):
 async def build_services(database: Database, clock: Clock) -> Services:
     """All services on an open, migrated database, with one hub ``hub`` and one id scope that both know."""
     webhook = ScriptedWebhook()
-    built = server.build_services(database, LocalBus(), clock, os.urandom, webhook)
+    built = server_services.build_services(database, LocalBus(), clock, os.urandom, webhook)
     hub = await built.hubs.ensure("hub", "hub.example.net", partition_count=4, well_known_key=KEY)
     await built.provisioning.ensure(ID_SCOPE, "dps.example.net", (hub,), well_known_key=KEY)
     values = {field.name: getattr(built, field.name) for field in fields(built)}

@@ -108,7 +108,7 @@ def up(
     offset = _clock(clock)
 
     from muster.config import ConfigurationError, UpOptions
-    from muster.server import run_up
+    from muster.server.run import run_up
 
     options = UpOptions(
         addresses=tuple(address or ()),

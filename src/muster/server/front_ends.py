@@ -1,0 +1,173 @@
+"""The front ends of one Muster, wired to its services: listeners, APIs, the portal.
+
+Not here: rules of any protocol.
+"""
+
+import contextlib
+import os
+
+from muster.config import (
+    AMQP_PORT,
+    DEVELOPMENT_KEY,
+    HTTPS_FALLBACK_PORT,
+    HTTPS_PORT,
+    MQTT_PORT,
+    ConfigurationError,
+    UpOptions,
+)
+from muster.data_directory import DataDirectory
+from muster.dps.services import PROVISIONING_CHANGED
+from muster.frontends.amqp import AmqpRefusal
+from muster.frontends.http import HttpFactory
+from muster.frontends.listener import Listener, ListenError, Protocols
+from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.rest.app import create_app
+from muster.frontends.rest.arm import BearerAccess
+from muster.frontends.rest.arm_hubs import HubResources
+from muster.frontends.rest.arm_provisioning import ProvisioningResources
+from muster.frontends.rest.dps_device import DpsDeviceApi
+from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.muster import MusterApi
+from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
+from muster.frontends.rest.requests import Guard
+from muster.frontends.served_hosts import Ports, ServedHosts
+from muster.frontends.trace import Tracer
+from muster.frontends.websocket import WebSocketServices
+from muster.hub.hubs import HUBS_CHANGED
+from muster.portal.app import Portal, create_portal
+from muster.server.certificate import ServerCertificate
+from muster.server.description import Description
+from muster.server.place import Place
+from muster.server.services import Clock, Services, has_well_known_key
+
+DRAIN_SECONDS = 5.0
+
+
+class Server:
+    """The listeners of one Muster and what they report of themselves."""
+
+    def __init__(
+        self, options: UpOptions, directory: DataDirectory, place: Place, services: Services, clock: Clock
+    ) -> None:
+        self._options = options
+        self._directory = directory
+        self._place = place
+        self._services = services
+        self._clock = clock
+        self._start_token = None if place.loopback else os.urandom(16).hex()
+        self._certificate = ServerCertificate(directory, place)
+        ports = Ports(MQTT_PORT, AMQP_PORT, HTTPS_PORT, HTTPS_FALLBACK_PORT)
+        self._hosts = ServedHosts(self._certificate, ports, place.names, place.addresses, loopback=place.loopback)
+        self.description = Description(options, directory, place, services, self._hosts, self._start_token, clock)
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Listen everywhere; ``stack`` gets what undoes it. Raises ConfigurationError when a port cannot be had."""
+        tracer = Tracer(self._options.trace, self._clock) if self._options.trace else None
+        if tracer is not None:
+            stack.callback(tracer.close)
+        host_names = frozenset({self._place.host, *self._place.names, "localhost", "127.0.0.1", "::1"})
+        protocols = self._protocols()
+        stack.push_async_callback(self._https.finish, DRAIN_SECONDS)
+        listener = Listener(
+            protocols,
+            tls=self._certificate.tls,
+            tap_factory=tracer.tap if tracer else None,
+        )
+        stack.push_async_callback(listener.drain, DRAIN_SECONDS)
+        portal = self._portal(host_names)
+        pages = HttpFactory(portal, clock=self._clock)
+        stack.push_async_callback(pages.finish, DRAIN_SECONDS)
+        portal_listener = Listener(Protocols(http=pages), tls=None)
+        stack.push_async_callback(portal_listener.close)
+        # Before the listeners drain: whoever follows something would otherwise hold them up.
+        stack.callback(portal.close)
+        stack.callback(self._services.events.close)
+        try:
+            await self._listen(listener, portal_listener)
+        except ListenError as error:
+            raise ConfigurationError(f"{error}.") from error
+        for subject in (HUBS_CHANGED, PROVISIONING_CHANGED):
+            subscription = self._services.bus.subscribe(subject, lambda _message: self._write_status())
+            stack.callback(subscription.close)
+        self._write_status()
+
+    def _protocols(self) -> Protocols:
+        services = self._services
+        guard = Guard(services.reports.new_tracking_id, self._clock)
+        dps = DpsServiceApi(
+            services.provisioning, services.enrollments, services.groups, services.records, services.access
+        )
+        device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
+        hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+        muster = MusterApi(
+            services.hubs,
+            services.provisioning,
+            services.events,
+            services.reports,
+            services.access,
+            self._hosts,
+            self.description.describe,
+        )
+        mqtt = MqttFrontEnd(
+            services.hubs,
+            services.authentication,
+            services.sessions,
+            services.events,
+            services.registrations,
+            self._clock,
+        )
+        apis = (dps, device, hub, muster, self._preview(), *self._management())
+        app = create_app([route for api in apis for route in api.routes(guard)], guard)
+        websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
+        return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+
+    def _preview(self) -> ProvisioningPreviewApi:
+        services = self._services
+        return ProvisioningPreviewApi(
+            services.provisioning,
+            services.enrollments,
+            services.groups,
+            services.records,
+            services.attestations,
+            services.allocations,
+            services.access,
+            self._hosts,
+        )
+
+    def _management(self) -> tuple[ProvisioningResources, HubResources]:
+        services = self._services
+        access = BearerAccess(self._directory.token_key(), self._clock)
+        # Keys of a new hub are as well known as those of the first one, and no more.
+        key = DEVELOPMENT_KEY if self._place.loopback and has_well_known_key(services.hubs.all[0].policies) else None
+        return (
+            ProvisioningResources(services.provisioning, services.authorities, access),
+            HubResources(services.hubs, services.provisioning, self._hosts, access, key),
+        )
+
+    def _portal(self, host_names: frozenset[str]) -> Portal:
+        services = self._services
+        return create_portal(
+            provisioning=services.provisioning,
+            enrollments=services.enrollments,
+            records=services.records,
+            hubs=services.hubs,
+            events=services.events,
+            reports=services.reports,
+            host_names=host_names,
+            clock=self._clock,
+            start_token=self._start_token,
+            ca_certificate=self._directory.ca_file.read_bytes(),
+            describe=self.description.describe,
+        )
+
+    async def _listen(self, listener: Listener, portal: Listener) -> None:
+        default = not self._options.addresses
+        await self._hosts.open(listener, self._place.bind, optional="::1" if default else None)
+        for address in self._hosts.bound:
+            await portal.listen(address, self._options.portal_port)
+        await self._hosts.restore(hub.host_name for hub in self._services.hubs.all[1:])
+
+    def _write_status(self) -> None:
+        self._directory.write_status(self.description.status)

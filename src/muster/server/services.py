@@ -1,0 +1,180 @@
+"""Every service below the front ends, built on an open database; and the identity of a new data directory.
+
+Not here: rules of any service.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from muster.bus.bus import LocalBus
+from muster.config import (
+    DEVELOPMENT_ID_SCOPE,
+    DEVELOPMENT_KEY,
+    ConfigurationError,
+    UpOptions,
+)
+from muster.data_directory import DataDirectory
+from muster.domain.access_policy import AccessPolicy
+from muster.domain.resource import resource_name
+from muster.dps.allocations import Allocations
+from muster.dps.attestations import Attestations
+from muster.dps.authorities import Authorities
+from muster.dps.enrollments import Enrollments
+from muster.dps.groups import GroupIndex
+from muster.dps.registration_records import RegistrationRecords
+from muster.dps.registrations import Registrations
+from muster.dps.services import ProvisioningServices
+from muster.dps.tpm_challenges import TpmChallenges
+from muster.dps.webhook import HttpWebhook, Webhook
+from muster.hub.access import ServiceAccess
+from muster.hub.authentication import DeviceAuthentication
+from muster.hub.devices import Devices
+from muster.hub.events import EventLog
+from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
+from muster.hub.reports import Reports
+from muster.hub.sessions import Sessions
+from muster.hub.twins import Twins
+from muster.server.place import Place
+from muster.store.database import Database, DatabaseError
+from muster.store.migration import migrate
+from muster.store.postgres import open_postgres
+from muster.store.sqlite import open_sqlite
+
+Clock = Callable[[], int]
+Entropy = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything below the front ends."""
+
+    database: Database
+    bus: LocalBus
+    hubs: Hubs
+    provisioning: ProvisioningServices
+    devices: Devices
+    twins: Twins
+    events: EventLog
+    sessions: Sessions
+    reports: Reports
+    enrollments: Enrollments
+    groups: Enrollments
+    authorities: Authorities
+    records: RegistrationRecords
+    attestations: Attestations
+    allocations: Allocations
+    registrations: Registrations
+    authentication: DeviceAuthentication
+    access: ServiceAccess
+
+
+async def open_services(options: UpOptions, directory: DataDirectory, place: Place, clock: Clock) -> Services:
+    database = await _open_database(options, directory)
+    try:
+        await migrate(database, clock())
+        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
+        await _ensure_identity(services, place)
+        _require_matching_keys(place, services, directory)
+        await services.sessions.forget_all()
+    except BaseException:
+        await database.close()
+        raise
+    return services
+
+
+async def _open_database(options: UpOptions, directory: DataDirectory) -> Database:
+    try:
+        if options.database is not None:
+            return await open_postgres(options.database)
+        return await open_sqlite(directory.database, durable=not options.ephemeral)
+    except DatabaseError as error:
+        raise ConfigurationError(f"The database cannot be opened: {error}") from error
+
+
+def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
+    """Every service on an open, migrated database."""
+    hubs = Hubs(database, bus, clock, entropy, any_host=True)
+    provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
+    reports = Reports(database, clock, entropy)
+    devices = Devices(database, bus, clock, entropy)
+    enrollments = Enrollments("individual", database, bus, clock, entropy)
+    groups = Enrollments("group", database, bus, clock, entropy)
+    authorities = Authorities(database, bus, clock, entropy)
+    records = RegistrationRecords(database, clock)
+    index = GroupIndex(groups, authorities, bus, clock)
+    attestations = Attestations(provisioning, enrollments, index, clock)
+    allocations = Allocations(webhook)
+    challenges = TpmChallenges(database, enrollments, clock, entropy)
+    registrations = Registrations(
+        database,
+        provisioning,
+        enrollments,
+        groups,
+        records,
+        attestations,
+        allocations,
+        challenges,
+        devices,
+        reports,
+        clock,
+        entropy,
+    )
+    return Services(
+        database=database,
+        bus=bus,
+        hubs=hubs,
+        provisioning=provisioning,
+        devices=devices,
+        twins=Twins(database, devices),
+        events=EventLog(database, bus, clock),
+        sessions=Sessions(database, bus, clock, entropy),
+        reports=reports,
+        enrollments=enrollments,
+        groups=groups,
+        authorities=authorities,
+        records=records,
+        attestations=attestations,
+        allocations=allocations,
+        registrations=registrations,
+        authentication=DeviceAuthentication(devices, reports, clock),
+        access=ServiceAccess(reports, clock),
+    )
+
+
+async def _ensure_identity(services: Services, place: Place) -> None:
+    """The hub and provisioning service of this data, made at the first start, served under this start's host name."""
+    key = DEVELOPMENT_KEY if place.loopback else None
+    await services.hubs.load()
+    await services.provisioning.load()
+    known = services.hubs.all
+    for other in known[1:]:
+        if other.host_name == place.host:
+            raise ConfigurationError(
+                f"{place.host} is where this Muster serves its hub {other.name}: start it on another address."
+            )
+    name = known[0].name if known else resource_name(place.host)
+    hub = await services.hubs.ensure(name, place.host, partition_count=DEFAULT_PARTITION_COUNT, well_known_key=key)
+    known_scope = services.provisioning.scope
+    scope = known_scope or (DEVELOPMENT_ID_SCOPE if place.loopback else _new_id_scope())
+    # Later it is the operator who links hubs, and unlinks them.
+    linked = () if known_scope else (hub,)
+    await services.provisioning.ensure(scope, place.host, linked, well_known_key=key)
+
+
+def _new_id_scope() -> str:
+    return f"0ne{os.urandom(4).hex().upper()}"
+
+
+def _require_matching_keys(place: Place, services: Services, directory: DataDirectory) -> None:
+    """Data with well-known keys is never served beyond loopback (DESIGN.md 5)."""
+    policies = [one.policies for one in services.hubs.all] + [one.policies for one in services.provisioning.all]
+    if not place.loopback and any(map(has_well_known_key, policies)):
+        raise ConfigurationError(
+            f"The data directory {directory.path} holds the well-known development keys, which must not be served on a"
+            " network. Use another --data-dir: keys are generated there."
+        )
+
+
+def has_well_known_key(policies: Mapping[str, AccessPolicy]) -> bool:
+    return any(DEVELOPMENT_KEY in policy.keys for policy in policies.values())
