@@ -11,12 +11,12 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
-      ForbiddenError 403            QuotaExceededError DeviceDisabledError
+      ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
-      PreconditionFailedError 412
+      PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413
       UnsupportedMediaTypeError 415
       MisdirectedRequestError 421
@@ -179,6 +179,14 @@ class QuotaExceededError(ForbiddenError):
     message = "The quota is exceeded."
 
 
+class QueueDepthExceededError(ForbiddenError):
+    """The 51st cloud-to-device message that waits for one device (hub-device.md 5.1)."""
+
+    code = 403004
+    name = "DeviceMaximumQueueDepthExceeded"
+    message = "The queue of the device is full."
+
+
 class DeviceDisabledError(ForbiddenError):
     code = 403012
     name = "DeviceDisabled"
@@ -257,6 +265,14 @@ class PreconditionFailedError(ServiceError):
     code = 412001
     name = "PreconditionFailed"
     message = "Precondition failed. The ETag does not match."
+
+
+class MessageLockLostError(PreconditionFailedError):
+    """A lock token that lapsed, was used, or never was (hub-device.md 5.1)."""
+
+    code = 412002
+    name = "DeviceMessageLockLost"
+    message = "The lock on the message is lost: it lapsed, or the message is settled."
 
 
 class TooLargeError(ServiceError):

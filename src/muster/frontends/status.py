@@ -42,8 +42,12 @@ _ROWS = {
     503: StatusRow("Service Unavailable", SERVER_UNAVAILABLE, "amqp:internal-error"),
 }
 
-# Quota and queue depth have a condition of their own under 403.
-_AMQP_BY_CODE = {403002: "amqp:resource-limit-exceeded", 403004: "amqp:resource-limit-exceeded"}
+# Quota and queue depth have a condition of their own under 403, a lost lock under 412.
+_AMQP_BY_CODE = {
+    403002: "amqp:resource-limit-exceeded",
+    403004: "amqp:resource-limit-exceeded",
+    412002: "com.microsoft:message-lock-lost",
+}
 
 
 def row(error: ServiceError) -> StatusRow:

@@ -1,6 +1,6 @@
 """MQTT user names and topics of both services: parsed and formatted, nothing else.
 
-Sources: dps.md 2.1 to 2.5, hub-device.md 3.2, 4.1. Pure: no connection, no service.
+Sources: dps.md 2.1 to 2.5, hub-device.md 3.2, 4.1, 5.4. Pure: no connection, no service.
 """
 
 import re
@@ -123,3 +123,9 @@ def telemetry_prefix(device_id: str, module_id: str) -> str:
     if module_id:
         return f"devices/{device_id}/modules/{module_id}/messages/events"
     return f"devices/{device_id}/messages/events"
+
+
+def c2d_topic(device_id: str, module_id: str, bag: str) -> str:
+    """Where an identity gets a message from the cloud: its ids as they are, the bag percent-encoded (hub-device.md 5.4)."""
+    module = f"/modules/{module_id}" if module_id else ""
+    return f"devices/{device_id}{module}/messages/devicebound/{bag}"
