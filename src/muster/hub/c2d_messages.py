@@ -194,7 +194,10 @@ class C2dMessages:
         """``cloudToDeviceMessageCount``: how many messages wait or are locked now."""
         row = await self._database.fetch_one(
             "SELECT count(*) FROM queued_message WHERE hub = :hub AND device_id = :device_id"
-            " AND module_id = :module_id AND (expiry > :now OR lock_token IS NOT NULL)",
+            " AND module_id = :module_id"
+            # What is due and was not done yet: a lapsed lock lets its message wait again, or was one too many.
+            " AND (due > :now OR (lock_token IS NOT NULL AND expiry > :now AND delivery_count + 1 < :maximum))",
+            maximum=self._maximum(Queue(hub, device_id, module_id)),
             hub=hub,
             device_id=device_id,
             module_id=module_id,
