@@ -20,6 +20,8 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_device import HubDeviceApi
+from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -81,6 +83,7 @@ class RestClient:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
+        self.peer = _PEER
 
     def token(self, policy: str, host: str, *, key: str = KEY, resource: str | None = None, life: int = _HOUR) -> str:
         """A token of a policy, that lives ``life`` seconds from the services' clock on."""
@@ -157,10 +160,10 @@ class RestClient:
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in own.items()],
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in own.items()],
             "client": _PEER.remote,
             "server": _PEER.local,
-            "state": {"peer": _PEER},
+            "state": {"peer": self.peer, "header_names": [name.encode() for name in own]},
         }
 
 
@@ -194,6 +197,9 @@ def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
     hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+    hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
+    hosts = frozenset({DPS_HOST, HUB_HOST, "localhost"})
+    messages = HubMessagesApi(services.hubs, services.c2d, services.feedback, services.access, hosts)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -213,5 +219,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard), *preview.routes(guard)], guard)
+    apis = (dps, hub, hub_device, messages, muster, preview)
+    app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

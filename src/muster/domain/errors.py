@@ -7,6 +7,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 
     ServiceError
       BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
+                                    StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
@@ -81,6 +82,14 @@ class FormatError(BadRequestError):
     code = 400006
     name = "IotHubFormatError"
     message = "The body is not valid JSON for this operation."
+
+
+class StorageNotConfiguredError(BadRequestError):
+    """No storage account takes a device's files (hub-device.md 10.4)."""
+
+    code = 400014
+    name = "DefaultStorageEndpointNotConfigured"
+    message = "The hub has no storage account for file uploads."
 
 
 class NoHubAvailableError(BadRequestError):

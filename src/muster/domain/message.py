@@ -104,6 +104,11 @@ def parse_property_bag(bag: str, *, retained: bool = False) -> PropertyBag:
             application[key] = value
     if retained:
         application["mqtt-retain"] = "true"
+    return property_bag_of(system, application)
+
+
+def property_bag_of(system: dict[str, str], application: dict[str, str]) -> PropertyBag:
+    """The same of properties that came decoded, by the names that events have."""
     size = sum(len(value.encode()) for value in system.values())
     size += sum(len(key.encode()) + len(value.encode()) for key, value in application.items())
     return PropertyBag(_text(system), _text(application), size)

@@ -129,6 +129,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._start_deadline()
         super().on_message_begin()
+        # Of every header in ``scope["headers"]`` the name as it was sent: some names are data, whose case counts.
+        self._header_names: list[bytes] = []
+        self.scope["state"]["header_names"] = self._header_names
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._header_names.append(name)
 
     def on_headers_complete(self) -> None:
         self._header_size = None

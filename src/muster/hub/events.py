@@ -14,6 +14,7 @@ from typing import Any
 
 from muster.bus.bus import Bus
 from muster.domain.documents import read
+from muster.domain.errors import UnavailableError
 from muster.domain.message import Event, Origin
 from muster.store.database import Database, Row, Transaction
 
@@ -145,6 +146,25 @@ class EventLog:
             there.count += messages.count
             there.size += messages.size
         batch.waiting.append(committed)
+
+    async def store(self, hub: str, partition: int, messages: Messages) -> None:
+        """``append`` for who has nothing else to do: returns when the messages are on disk, or raises what kept them
+        from it. Raises UnavailableError when too much waits already.
+        """
+        if self.is_full:
+            raise UnavailableError("Too many messages wait for the disk.")
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def committed(error: BaseException | None) -> None:
+            if stored.cancelled():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        self.append(hub, partition, messages, committed)
+        await stored
 
     def _write(self, hub: str) -> None:
         batch = self._gathering.pop(hub)

@@ -27,6 +27,8 @@ from muster.frontends.rest.arm_hubs import HubResources
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_device import HubDeviceApi
+from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -100,6 +102,8 @@ class Server:
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
         hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+        hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
+        messages = HubMessagesApi(services.hubs, services.c2d, services.feedback, services.access, self._hosts)
         muster = MusterApi(
             services.hubs,
             services.provisioning,
@@ -117,7 +121,7 @@ class Server:
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, hub, muster, self._preview(), *self._management())
+        apis = (dps, device, hub, hub_device, messages, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")

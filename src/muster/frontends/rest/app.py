@@ -77,8 +77,8 @@ class PathSpelling:
 def canonical_path(path: str) -> str:
     """``/Devices/D1/`` becomes ``/devices/D1``: words stand at even places, ids between them.
 
-    Two APIs have another order: a device's ``/{idScope}/registrations/{id}/register``, and Resource Manager's,
-    which has one word at an odd place.
+    Others have another order: a device's ``/{idScope}/registrations/{id}/register``, messages and files of a hub, and
+    Resource Manager's, which has one word at an odd place.
     """
     parts = path.strip("/").split("/")
     words = [part.lower() for part in parts]
@@ -90,9 +90,21 @@ def canonical_path(path: str) -> str:
         )
     if words[0] in _MANAGEMENT_WORDS:
         parts = [word if word == "microsoft.devices" else part for word, part in zip(words, parts, strict=True)]
+    ids = _message_ids(words) or range(1, len(words), 2)
     return "/" + "/".join(
-        part if index % 2 else word for index, (word, part) in enumerate(zip(words, parts, strict=True))
+        part if index in ids else word for index, (word, part) in enumerate(zip(words, parts, strict=True))
     )
+
+
+def _message_ids(words: Sequence[str]) -> frozenset[int]:
+    """The places of ids in the paths of a hub's messages and files, which have two words in a row; else nothing."""
+    if words[0] == "messages":
+        return frozenset((3,))
+    if words[0] == "devices":
+        for place in (2, 4):  # of a device, of a module
+            if words[place : place + 1] in (["messages"], ["files"]):
+                return frozenset((*range(1, place, 2), place + 2))
+    return frozenset()
 
 
 def _method(scope: MutableMapping[str, Any]) -> str:

@@ -70,14 +70,34 @@ def require_api_version(request: Request) -> str:
     return value
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body. Raises TooLargeError beyond 1 MiB."""
+async def read_body(request: Request, maximum: int = MAXIMUM_BODY_BYTES) -> bytes:
+    """The whole body. Raises TooLargeError beyond ``maximum`` bytes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAXIMUM_BODY_BYTES:
-            raise TooLargeError(f"The body has more than {MAXIMUM_BODY_BYTES} bytes.")
+        if len(body) > maximum:
+            raise TooLargeError(f"The body has more than {maximum} bytes.")
     return bytes(body)
+
+
+def lock_token(request: Request) -> str:
+    """The lock token in a path; a client may leave the quotes of the tag on."""
+    token: str = request.path_params["token"]
+    return token.strip('"').lower()
+
+
+def header_items(request: Request) -> list[tuple[str, str]]:
+    """All headers, their names in the case in which they were sent; values are UTF-8, or else Latin-1."""
+    names: list[bytes] = request.state.header_names
+    values = (value for _, value in request.scope["headers"])
+    return [(name.decode("latin-1"), _header_text(value)) for name, value in zip(names, values, strict=True)]
+
+
+def _header_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 async def read_record(request: Request, record: type[T]) -> T:
