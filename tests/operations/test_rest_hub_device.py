@@ -2,10 +2,13 @@
 
 import base64
 import dataclasses
+import hashlib
 import json
 from urllib.parse import quote
 
 import pytest
+from starlette.requests import ClientDisconnect
+from tests.support.fix_pki import NOW as CERTIFICATES_NOW
 from tests.support.fix_pki import self_signed
 from tests.support.fix_rest import HUB_HOST, VERSION, Answer, RestClient
 from tests.support.fix_services import KEY, NOW, Services
@@ -170,8 +173,6 @@ async def test_256_kib_and_no_more(device: Device):
 
 
 async def test_half_a_message_is_none(device: Device):
-    from starlette.requests import ClientDisconnect
-
     with pytest.raises(ClientDisconnect):
         await device.rest.request(
             "POST",
@@ -226,12 +227,13 @@ async def test_a_device_that_is_not_there(device: Device):
 
 async def test_a_certificate(device: Device):
     identity = self_signed("dev-x509")
-    thumbprints = ThumbprintBody(primary_thumbprint=identity.sha256)
+    device.services.clock.now = CERTIFICATES_NOW
+    thumbprints = ThumbprintBody(primary_thumbprint=hashlib.sha256(identity.certificate).hexdigest())
     body = AuthenticationBody(type="selfSigned", x509_thumbprint=thumbprints)
     await device.services.devices.put("hub", "dev-x509", IdentityBody(device_id="dev-x509", authentication=body), None)
     target = f"/devices/dev-x509/messages/events?{VERSION}"
     assert (await device.rest.request("POST", target, b"x", authorization=None)).status == 401
-    device.rest.peer = dataclasses.replace(device.rest.peer, certificates=(identity.der,))
+    device.rest.peer = dataclasses.replace(device.rest.peer, certificates=(identity.certificate,))
     assert (await device.rest.request("POST", target, b"x", authorization=None)).status == 204
     (event,) = await device.events()
     assert json.loads(event.origin.authentication_method)["type"] == "x509Certificate"

@@ -17,6 +17,7 @@ from tests.support.fix_pki import chain_leaf
 
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenerLimits, Protocols
+from muster.frontends.rest.message_headers import ExactName
 from muster.frontends.tls_transport import TlsLimits
 
 # The other event loop meets the transport below in the tests of the listener.
@@ -35,7 +36,7 @@ class App:
         self.scopes: list[dict[str, Any]] = []
         self.bodies: list[bytes] = []
         self.ended: list[str] = []
-        handlers = (self.echo, self.who, self.wait, self.stream, self.ignore, self.fail)
+        handlers = (self.echo, self.who, self.names, self.wait, self.stream, self.ignore, self.fail)
         self.app = Starlette(
             routes=[Route(f"/{handler.__name__}", handler, methods=["GET", "POST"]) for handler in handlers]
         )
@@ -51,6 +52,11 @@ class App:
         return JSONResponse(
             {"remote": peer.remote, "certificates": [der.hex() for der in peer.certificates], "scope": scope}
         )
+
+    async def names(self, request: Request) -> Response:
+        response = JSONResponse([name.decode() for name in request.state.header_names])
+        response.raw_headers += [(ExactName(b"ETag"), b"1"), (b"Other", b"2")]
+        return response
 
     async def wait(self, _request: Request) -> Response:
         self.started.set()
@@ -109,6 +115,17 @@ def get(path: str, *headers: str) -> bytes:
 def post(path: str, body: bytes, *headers: str) -> bytes:
     head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(head).encode() + body
+
+
+async def test_names_of_headers_keep_their_case_where_it_counts() -> None:
+    async with serving() as (_app, _listener, _factory, address), connected(address, "1.3") as streams:
+        for name in ("X-One", "x-TWO"):
+            streams[1].write(get("/names", f"{name}: 1", "Expect: 100-continue"))
+            head = await streams[0].readuntil(b"\r\n\r\n")
+            assert b"\r\nETag: 1\r\n" in head
+            assert b"\r\nother: 2\r\n" in head
+            length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            assert json.loads(await streams[0].readexactly(length)) == ["Host", name, "Expect"]
 
 
 async def test_application_sees_who_asks() -> None:
