@@ -35,11 +35,12 @@ Query = Mapping[str, str | int | None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful answer. ``headers`` have lower-case names; ``document`` is the JSON body, or None."""
+    """A successful answer. ``headers`` have lower-case names; ``document`` is the JSON in ``content``, or None."""
 
     status: int
     headers: Mapping[str, str]
     document: Any
+    content: bytes = b""
 
 
 class StreamedEvent(NamedTuple):
@@ -73,6 +74,7 @@ class _Raw(NamedTuple):
     reason: str
     headers: dict[str, str]
     document: Any
+    content: bytes
 
 
 def path(*segments: str) -> str:
@@ -109,7 +111,7 @@ class Client:
             raw = self._exchange(request)
         if raw.status >= http.client.MULTIPLE_CHOICES:
             raise self._refused(access, raw)
-        return Answer(raw.status, raw.headers, raw.document)
+        return Answer(raw.status, raw.headers, raw.document, raw.content)
 
     def stream(
         self,
@@ -329,13 +331,13 @@ def _open_tls(context: ssl.SSLContext, host: str, address: str, port: int) -> ss
 
 
 def _read(response: http.client.HTTPResponse) -> _Raw:
-    text = response.read()
+    content = response.read()
     headers = {name.lower(): value for name, value in response.getheaders()}
     try:
-        document = json.loads(text) if text else None
+        document = json.loads(content) if content else None
     except ValueError:
         document = None
-    return _Raw(response.status, response.reason, headers, document)
+    return _Raw(response.status, response.reason, headers, document, content)
 
 
 def _query_text(query: Query | None) -> str:

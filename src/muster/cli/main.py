@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "registration": Entry("muster.cli.registration", "Show and delete registration records."),
     "hub": Entry("muster.cli.hub", "Manage the hubs of the server."),
     "device": Entry("muster.cli.device", "Manage the device identities of the hub."),
+    "c2d": Entry("muster.cli.c2d", "Send messages to devices, receive them, and read the feedback."),
     "events": Entry("muster.cli.events", "Read and follow what devices send."),
     "why": Entry("muster.cli.why", "Explain why a device was refused."),
     "token": Entry("muster.cli.token", "Print a bearer token for Azure's management clients."),

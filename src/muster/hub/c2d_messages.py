@@ -79,7 +79,8 @@ class C2dMessages:
                 **queue.key,
             )
             if identity is None:
-                raise DeviceNotFoundError(f"{device_id}/{module_id}" if module_id else device_id)
+                name = f"module {device_id}/{module_id}" if module_id else f"device {device_id}"
+                raise DeviceNotFoundError(f"The hub {hub} has no {name}.")
             await message_queue.settle_due(tx, queue, self._maximum, now)
             if await message_queue.depth(tx, queue) >= MAXIMUM_QUEUE_DEPTH:
                 raise QueueDepthExceededError(

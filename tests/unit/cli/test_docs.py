@@ -28,7 +28,7 @@ def options(command):
 
 ROOT = typer.main.get_command(app)
 COMMANDS = dict(commands(ROOT, "muster"))
-SECTIONS = dict(re.findall(r"^## (muster [a-z -]+)\n(.*?)(?=^## |\Z)", REFERENCE, re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^## (muster [a-z0-9 -]+)\n(.*?)(?=^## |\Z)", REFERENCE, re.MULTILINE | re.DOTALL))
 
 
 def mentioned(text):
