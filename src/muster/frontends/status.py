@@ -39,7 +39,9 @@ _ROWS = {
     421: StatusRow("Misdirected Request", NOT_AUTHORIZED, "amqp:not-found"),
     429: StatusRow("Too Many Requests", SERVER_UNAVAILABLE, "com.microsoft:device-container-throttled"),
     500: StatusRow("Internal Server Error", SERVER_UNAVAILABLE, "amqp:internal-error"),
+    502: StatusRow("Bad Gateway", SERVER_UNAVAILABLE, "amqp:internal-error"),
     503: StatusRow("Service Unavailable", SERVER_UNAVAILABLE, "amqp:internal-error"),
+    504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
 # Quota and queue depth have a condition of their own under 403, a lost lock under 412.
