@@ -126,7 +126,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        twins=Twins(database, devices),
+        twins=Twins(database, bus, clock),
         events=EventLog(database, bus, clock),
         sessions=Sessions(database, bus, clock, entropy),
         reports=reports,
