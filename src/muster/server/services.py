@@ -134,7 +134,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        twins=Twins(database, devices),
+        twins=Twins(database, bus, clock),
         events=EventLog(database, bus, clock),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
