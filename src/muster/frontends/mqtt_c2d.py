@@ -12,6 +12,7 @@ from muster.domain.c2d_message import property_bag
 from muster.domain.errors import MessageLockLostError
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.mqtt_subscriptions import Subscriptions
+from muster.frontends.tasks import Tasks
 from muster.frontends.topics import c2d_topic
 from muster.hub.c2d_messages import C2dMessages, Following
 
@@ -42,6 +43,8 @@ class MqttC2d:
         self._sample = self._topic("x")
         self._following: Following | None = None
         self._locks: dict[int, str] = {}
+        self._holds = False  # whether this connection may hold a lock
+        self._settling = Tasks()
         self._sending = False
         self._wanted = False
 
@@ -86,38 +89,45 @@ class MqttC2d:
             self._spawn(self._send())
 
     async def _send(self) -> None:
-        session = self._connection.session
         try:
-            while self._wanted and session.connected and session.in_flight_room:
+            while self._wanted and self._has_room():
                 self._wanted = False
-                while self._following is not None and session.connected and session.in_flight_room:
-                    delivery = await self._messages.lock_next(*self._key, self._receiver)
-                    if delivery is None:
-                        break
-                    qos = self._subscriptions.qos(self._sample)
-                    if qos is None:  # unsubscribed meanwhile: the lock lapses, or ends with the connection
-                        break
-                    packet_id = session.publish(
-                        self._topic(property_bag(delivery.properties)),
-                        delivery.body,
-                        qos,
-                        dup=bool(qos and delivery.redelivered),
-                    )
-                    self._connection.flush()
-                    if qos:
-                        self._locks[packet_id] = delivery.lock_token
-                    else:
-                        await self._complete(delivery.lock_token)
-                else:
-                    self._wanted = True  # there is no room; PUBACK makes some
+                while await self._send_next():
+                    if not self._has_room():
+                        self._wanted = True  # PUBACK makes room
+                        return
         finally:
             self._sending = False
+
+    def _has_room(self) -> bool:
+        session = self._connection.session
+        return self._following is not None and session.connected and session.in_flight_room > 0
+
+    async def _send_next(self) -> bool:
+        """Lock the next message and send it; False when none waits, or none is wanted any more."""
+        self._holds = True
+        delivery = await self._messages.lock_next(*self._key, self._receiver)
+        if delivery is None:
+            self._holds = bool(self._locks)
+            return False
+        qos = self._subscriptions.qos(self._sample)
+        if qos is None:  # unsubscribed meanwhile: the lock lapses, or ends with the connection
+            return False
+        topic = self._topic(property_bag(delivery.properties))
+        again = bool(qos) and delivery.redelivered
+        packet_id = self._connection.session.publish(topic, delivery.body, qos, dup=again)
+        self._connection.flush()
+        if packet_id:
+            self._locks[packet_id] = delivery.lock_token
+        elif qos == 0:
+            await self._complete(delivery.lock_token)
+        return True
 
     def acknowledged(self, packet_id: int) -> None:
         """PUBACK."""
         lock_token = self._locks.pop(packet_id, None)
         if lock_token is not None:
-            self._spawn(self._complete(lock_token))
+            self._settling.spawn(self._complete(lock_token))
         if self._wanted:
             self._wake()
 
@@ -132,5 +142,6 @@ class MqttC2d:
         if self._following is not None:
             self._following.close()
             self._following = None
-        if self._locks or self._sending:
+        await self._settling.finish()
+        if self._holds:
             await self._messages.release(*self._key, self._receiver)

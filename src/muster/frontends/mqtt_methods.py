@@ -19,9 +19,7 @@ _METHODS = (b"$iothub/methods/", b"$iothub/+", b"$iothub/#")
 class MqttMethods:
     """The questions of one connection. It listens while a filter of its own can match one."""
 
-    def __init__(
-        self, methods: Methods, key: tuple[str, str, str], subscriptions: Subscriptions, send: Send
-    ) -> None:
+    def __init__(self, methods: Methods, key: tuple[str, str, str], subscriptions: Subscriptions, send: Send) -> None:
         self._methods = methods
         self._key = key
         self._subscriptions = subscriptions

@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from muster.domain.errors import ArgumentInvalidError, ServiceError
-from muster.frontends import status
 from muster.frontends.mqtt_subscriptions import Subscriptions
 from muster.frontends.topics import TwinRequest, desired_topic, twin_response
-from muster.hub.twins import DesiredChanges, Twins
+from muster.hub.desired_changes import DesiredChanges
+from muster.hub.twins import Twins
 
 _log = logging.getLogger("muster.mqtt")
 
@@ -19,6 +19,8 @@ Send = Callable[[bytes, bytes], None]
 """Publish to the device at QoS 0: topic, payload."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+_LONGEST_VERSION = 18  # digits: what fits into 64 bits
 
 _READ = 200
 _PATCHED = 204
@@ -83,6 +85,6 @@ def _expected(version: str | None) -> int | None:
     """Raises ArgumentInvalidError."""
     if version is None:
         return None
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
+    if not (version.isascii() and version.isdigit() and len(version) <= _LONGEST_VERSION):
         raise ArgumentInvalidError(f"$version {version[:50]!r} is not a number.")
     return int(version)

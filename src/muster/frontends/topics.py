@@ -149,7 +149,7 @@ def telemetry_prefix(device_id: str, module_id: str) -> str:
 
 
 def c2d_topic(device_id: str, module_id: str, bag: str) -> str:
-    """Where an identity gets a message from the cloud: its ids as they are, the bag percent-encoded (hub-device.md 5.4)."""
+    """Where an identity gets a message from the cloud: ids as they are, the bag percent-encoded (hub-device.md 5.4)."""
     module = f"/modules/{module_id}" if module_id else ""
     return f"devices/{device_id}{module}/messages/devicebound/{bag}"
 

@@ -29,8 +29,7 @@ async def open_in(tx: Transaction, key: Key, *, clean: bool) -> Subscriptions | 
         )
         return None
     row = await tx.fetch_one(
-        "SELECT subscriptions FROM mqtt_session"
-        " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
+        "SELECT subscriptions FROM mqtt_session WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
         **names,
     )
     if row is not None:
