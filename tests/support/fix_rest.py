@@ -21,8 +21,11 @@ from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_device import HubDeviceApi
+from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_messages import HubMessagesApi
+from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
@@ -196,10 +199,13 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+    hub = HubServiceApi(services.hubs, services.devices, services.access)
+    gate = HubGate(services.hubs, services.access)
+    twins = HubTwinsApi(gate, services.twins)
+    methods = HubMethodsApi(gate, services.methods)
     hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
     hosts = frozenset({DPS_HOST, HUB_HOST, "localhost"})
-    messages = HubMessagesApi(services.hubs, services.c2d, services.feedback, services.access, hosts)
+    messages = HubMessagesApi(gate, services.c2d, services.feedback, hosts)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -219,6 +225,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, hub, hub_device, messages, muster, preview)
+    apis = (dps, hub, hub_device, messages, twins, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

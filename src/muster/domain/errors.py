@@ -13,8 +13,10 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
+                                    TooManyMethodsError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError
+                                    DeviceNotOnlineError DeviceConnectionClosedError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
       PreconditionFailedError 412   MessageLockLostError
@@ -23,7 +25,9 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       MisdirectedRequestError 421
       ThrottledError 429
       ServerError 500
+      BadDeviceResponseError 502
       UnavailableError 503
+      GatewayTimeoutError 504
 """
 
 from typing import ClassVar
@@ -196,6 +200,14 @@ class QueueDepthExceededError(ForbiddenError):
     message = "The queue of the device is full."
 
 
+class TooManyMethodsError(ForbiddenError):
+    """More direct methods wait for one device's answers than the hub allows (hub-device.md 6.1)."""
+
+    code = 403800
+    name = "DeviceMaximumInflightMethodExceeded"
+    message = "Too many direct methods wait for the answer of this device."
+
+
 class DeviceDisabledError(ForbiddenError):
     code = 403012
     name = "DeviceDisabled"
@@ -268,6 +280,22 @@ class RegistrationConflictError(ConflictError):
     message = "Precondition failed."
 
 
+class DeviceNotOnlineError(NotFoundError):
+    """A direct method to a device that is not connected, or does not listen for methods (hub-service.md 5)."""
+
+    code = 404103
+    name = "DeviceNotOnline"
+    message = "Timed out waiting for device to connect."
+
+
+class DeviceConnectionClosedError(NotFoundError):
+    """The device went away before it answered a direct method (hub-device.md 6.2)."""
+
+    code = 404104
+    name = "DeviceConnectionClosedRemotely"
+    message = "The device disconnected before it answered."
+
+
 class PreconditionFailedError(ServiceError):
     """An If-Match that does not match, or is missing where one is needed."""
 
@@ -319,3 +347,17 @@ class UnavailableError(ServiceError):
     code = 503001
     name = "ServiceUnavailable"
     message = "The service is not available."
+
+
+class BadDeviceResponseError(ServiceError):
+    """A device answered a direct method with what is no JSON; the number is ours (hub-service.md 5)."""
+
+    code = 502000
+    name = "BadDeviceResponse"
+    message = "The answer of the device is not valid JSON."
+
+
+class GatewayTimeoutError(ServiceError):
+    code = 504101
+    name = "GatewayTimeout"
+    message = "Timed out waiting for the response from device."

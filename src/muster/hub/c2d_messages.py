@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from muster.bus.bus import Bus
+from muster.bus.bus import Bus, Subscription
 from muster.domain.c2d_message import (
     LOCK_DURATION,
     MAXIMUM_QUEUE_DEPTH,
@@ -24,6 +24,10 @@ from muster.hub.message_queue import Queue
 from muster.store.database import Database, Transaction
 
 _TOKEN_BYTES = 16
+
+
+Following = Subscription
+"""``close()`` ends it."""
 
 
 def c2d_subject(hub: str, device_id: str, module_id: str) -> str:
@@ -190,6 +194,27 @@ class C2dMessages:
         purged = await self._database.transact(body)
         self._bus.publish(feedback_subject(hub), b"")
         return purged
+
+    def follow(self, hub: str, device_id: str, module_id: str, wake: Callable[[], None]) -> Following:
+        """Have ``wake`` called when a message may wait for this identity, until ``close()``."""
+        return self._bus.subscribe(c2d_subject(hub, device_id, module_id), lambda _message: wake())
+
+    async def settle_unheard(self, hub: str, device_id: str, module_id: str = "") -> int:
+        """Complete what waits for a device that connected over MQTT and is not subscribed; how many.
+
+        That is what becomes of it in Azure, although no device had it (hub-device.md 3.10).
+        """
+        queue = Queue(hub, device_id, module_id)
+        if await self.count(hub, device_id, module_id) == 0:
+            return 0
+
+        async def body(tx: Transaction) -> int:
+            await message_queue.settle_due(tx, queue, self._maximum, self._clock())
+            return await message_queue.settle_waiting(tx, queue, Outcome.SUCCESS, self._clock())
+
+        settled = await self._database.transact(body)
+        self._bus.publish(feedback_subject(hub), b"")
+        return settled
 
     async def count(self, hub: str, device_id: str, module_id: str = "") -> int:
         """``cloudToDeviceMessageCount``: how many messages wait or are locked now."""

@@ -266,7 +266,7 @@ def _written(identity: Identity) -> dict[str, int | str | None]:
 
 async def _delete(tx: Transaction, hub: str, device_id: str) -> None:
     """All that a hub knows of a device and its modules."""
-    for table in ("identity", "twin", "connection", *QUEUE_TABLES):
+    for table in ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES):
         await tx.execute(
             f"DELETE FROM {table} WHERE hub = :hub AND device_id = :device_id", hub=hub, device_id=device_id
         )

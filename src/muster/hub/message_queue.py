@@ -203,6 +203,16 @@ async def purge(tx: Transaction, queue: Queue, now: int) -> int:
     return len(rows)
 
 
+async def settle_waiting(tx: Transaction, queue: Queue, outcome: Outcome, now: int) -> int:
+    """Remove all messages of a queue that nobody has locked; how many."""
+    rows = await tx.fetch_all(
+        f"DELETE FROM queued_message WHERE {_KEY} AND lock_token IS NULL" + _RETURNING, **queue.key
+    )
+    for row in rows:
+        await _leave_feedback(tx, Queued(*row), outcome, now)
+    return len(rows)
+
+
 async def settle_due(tx: Transaction, queue: Queue, maximum_of: MaximumOf, now: int) -> None:
     """Do what is due in one queue: whoever reads or fills it finds it as it should be."""
     rows = await tx.fetch_all(

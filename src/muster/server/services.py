@@ -35,6 +35,7 @@ from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.message_sweeper import MessageSweeper
+from muster.hub.methods import Methods
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
@@ -60,6 +61,7 @@ class Services:
     twins: Twins
     events: EventLog
     c2d: C2dMessages
+    methods: Methods
     feedback: Feedback
     sweeper: MessageSweeper
     sessions: Sessions
@@ -134,8 +136,9 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        twins=Twins(database, devices),
+        twins=Twins(database, bus, clock),
         events=EventLog(database, bus, clock),
+        methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),

@@ -14,17 +14,16 @@ from starlette.routing import Route
 
 from muster.domain.access_policy import Right
 from muster.domain.c2d_message import C2dMessage, C2dProperties
-from muster.domain.errors import ArgumentInvalidError, MisdirectedRequestError, NotFoundError
+from muster.domain.errors import ArgumentInvalidError, MisdirectedRequestError
 from muster.domain.timestamp import iso_utc, parse_iso
 from muster.frontends import status
 from muster.frontends.rest import requests
+from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.message_headers import ExactName, feedback_headers
 from muster.frontends.rest.requests import Guard
-from muster.hub.access import ServiceAccess
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.feedback import Feedback
-from muster.hub.hubs import Hub, Hubs, UnknownHubError, host_without_port
-from muster.hub.reports import Attempt
+from muster.hub.hubs import host_without_port
 
 _CREATED = 201
 
@@ -70,10 +69,9 @@ class SendBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 class HubMessagesApi:
     """The handlers; ``routes`` mounts them. ``host_names`` are those under which Muster's own routes are served."""
 
-    hubs: Hubs
+    gate: HubGate
     c2d: C2dMessages
     feedback: Feedback
-    access: ServiceAccess
     host_names: Container[str]
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -98,31 +96,11 @@ class HubMessagesApi:
             ),
         ]
 
-    async def _authorize(self, request: Request, *rights: Right) -> Hub:
-        """The hub that is asked. Raises UnauthorizedAccessError, with a report, and NotFoundError."""
-        host = requests.host(request)
-        try:
-            hub = self.hubs.by_host(host)
-        except UnknownHubError:
-            raise NotFoundError(f"No hub is served as {host!r}.") from None
-        credential = requests.credential(request)
-        attempt = Attempt(
-            "hub", hub.name, request.method, request.scope["path"], credential.describe(), credential.peer
-        )
-        hosts = (hub.host_name, host_without_port(host))
-        await self.access.require(attempt, credential, hub.policies, hosts, requests.segments(request), rights)
-        return hub
-
-    async def _authorize_azure(self, request: Request, *rights: Right) -> Hub:
-        hub = await self._authorize(request, *rights)
-        requests.require_api_version(request)
-        return hub
-
     async def send(self, request: Request) -> Response:
         """201 when the message is on disk; what became of it is told by feedback."""
         if host_without_port(requests.host(request)) not in self.host_names:
             raise MisdirectedRequestError
-        hub = await self._authorize(request, Right.SERVICE_CONNECT)
+        hub = await self.gate.authorize_own(request, Right.SERVICE_CONNECT)
         message = (await requests.read_record(request, SendBody)).message()
         sent = await self.c2d.send(hub.name, request.path_params["id"], request.path_params.get("module", ""), message)
         view = {
@@ -135,14 +113,14 @@ class HubMessagesApi:
         return response
 
     async def purge(self, request: Request) -> Response:
-        hub = await self._authorize_azure(request, Right.SERVICE_CONNECT, Right.REGISTRY_WRITE)
+        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT, Right.REGISTRY_WRITE)
         device_id = request.path_params["id"]
         purged = await self.c2d.purge(hub.name, device_id)
         return requests.json_response({"totalMessagesPurged": purged, "deviceId": device_id, "moduleId": None})
 
     async def receive_feedback(self, request: Request) -> Response:
         """The next batch under a lock, or 204."""
-        hub = await self._authorize_azure(request, Right.SERVICE_CONNECT)
+        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT)
         batch = await self.feedback.lock_next(hub.name)
         if batch is None:
             return requests.no_content()
@@ -154,11 +132,11 @@ class HubMessagesApi:
         return response
 
     async def complete_feedback(self, request: Request) -> Response:
-        hub = await self._authorize_azure(request, Right.SERVICE_CONNECT)
+        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT)
         await self.feedback.complete(hub.name, requests.lock_token(request))
         return requests.no_content()
 
     async def abandon_feedback(self, request: Request) -> Response:
-        hub = await self._authorize_azure(request, Right.SERVICE_CONNECT)
+        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT)
         await self.feedback.abandon(hub.name, requests.lock_token(request))
         return requests.no_content()
