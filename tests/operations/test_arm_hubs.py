@@ -9,6 +9,7 @@ from tests.support.fix_arm import GROUP, HUBS, PROVIDER, SERVICE, SUBSCRIPTION, 
 from tests.support.fix_services import KEY, Services
 
 from muster.domain.device import IdentityBody
+from muster.domain.timestamp import DAY
 from muster.hub.authentication import Principal
 from muster.hub.hubs import HUBS_CHANGED
 from muster.hub.sessions import Notice
@@ -49,10 +50,21 @@ class TestCreation:
                 "hostName": "east.example.net",
                 "locations": [{"location": "line-a", "role": "primary"}],
                 "eventHubEndpoints": {"events": {"partitionCount": 4, "partitionIds": ["0", "1", "2", "3"]}},
+                "cloudToDevice": {
+                    "maxDeliveryCount": 10,
+                    "defaultTtlAsIso8601": "PT1H",
+                    "feedback": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10},
+                },
                 "features": "None",
             },
         }
         assert {**await arm.get(EAST.replace("IotHubs/east", "iothubs/EAST")), "etag": ""} == {**hub, "etag": ""}
+
+    async def test_with_its_own_way_to_keep_messages(self, arm: ManagementClient, services: Services) -> None:
+        properties = {**BODY["properties"], "cloudToDevice": {"defaultTtlAsIso8601": "P2D"}}
+        made = await arm.put(EAST, {**BODY, "properties": properties})
+        assert made["properties"]["cloudToDevice"]["defaultTtlAsIso8601"] == "P2D"
+        assert services.hubs.by_name("east").c2d.default_time_to_live == 2 * DAY
 
     async def test_it_is_there_at_once(self, arm: ManagementClient, services: Services) -> None:
         told: list[str] = []
@@ -181,6 +193,20 @@ class TestChange:
     async def test_what_devices_know_stays(self, arm: ManagementClient, properties: dict[str, Any]) -> None:
         answer = await arm.request("PUT", EAST, {"properties": properties})
         assert "cannot be changed" in refused(answer, 400, "ArgumentInvalid")
+
+    async def test_how_messages_for_devices_are_kept(self, arm: ManagementClient, services: Services) -> None:
+        properties = {"cloudToDevice": {"maxDeliveryCount": 3, "feedback": {"ttlAsIso8601": "PT2H"}}}
+        changed = await arm.put(EAST, {"properties": properties})
+        assert changed["properties"]["cloudToDevice"] == {
+            "maxDeliveryCount": 3,
+            "defaultTtlAsIso8601": "PT1H",
+            "feedback": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT2H", "maxDeliveryCount": 10},
+        }
+        assert services.hubs.by_name("east").c2d.maximum_delivery_count == 3
+        kept = await arm.put(EAST, {"location": "elsewhere"})
+        assert kept["properties"]["cloudToDevice"] == changed["properties"]["cloudToDevice"]
+        answer = await arm.request("PUT", EAST, {"properties": {"cloudToDevice": {"maxDeliveryCount": 0}}})
+        assert "maxDeliveryCount" in refused(answer, 400, "ArgumentInvalid")
 
     async def test_a_hub_that_is_not_there(self, arm: ManagementClient) -> None:
         missing = f"{HUBS}/west"

@@ -110,7 +110,8 @@ class C2dQueue(RuleBasedStateMachine):
     @initialize(maximum=st.sampled_from([1, 2, 10]))
     def begin(self, maximum: int) -> None:
         self.model = Model(maximum)
-        self.run(self.services.hubs.set_c2d(HUB, C2dSettings(maximum_delivery_count=maximum)))
+        hub = self.services.hub
+        self.run(self.services.hubs.update(HUB, (), hub.facts, C2dSettings(maximum_delivery_count=maximum)))
 
     @rule(ack=st.sampled_from(list(TOLD)), life=st.sampled_from([0, 0, -SECOND, SECOND, 2 * MINUTE]))
     def send(self, ack: str, life: int) -> None:

@@ -21,8 +21,10 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LONGEST_HOST_NAME = 253
 
-# What answers show and no client changes, and what is the same as nothing here.
-_IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
+# What answers show and no client changes, what is read elsewhere, and what is the same as nothing here.
+_IGNORED = frozenset(
+    {"cloudToDevice", "hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"}
+)
 _DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
 
 
@@ -57,6 +59,11 @@ class HubBody(ResourceBody):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
             raise ArgumentInvalidError(f"partitionCount is {value!r}; 1 to {MAXIMUM_PARTITION_COUNT} are allowed.")
         return value
+
+    @property
+    def cloud_to_device(self) -> object:
+        """As it was sent; None: not at all."""
+        return self.properties.get("cloudToDevice")
 
 
 def require_supported(body: HubBody) -> None:

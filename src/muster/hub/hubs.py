@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from muster.bus.bus import Bus
 from muster.domain.access_policy import HUB_POLICIES, AccessPolicy
-from muster.domain.c2d_message import C2dSettings, require_settings
+from muster.domain.c2d_message import C2dSettings
 from muster.domain.device import new_key
 from muster.domain.documents import encode, read
 from muster.domain.errors import ConflictError, NotFoundError
@@ -119,6 +119,7 @@ class Hubs:
         *,
         partition_count: int,
         well_known_key: str | None = None,
+        c2d: C2dSettings | None = None,
     ) -> Hub:
         """A new hub with its five policies. Raises ConflictError when there is one of this name or host name."""
 
@@ -128,11 +129,15 @@ class Hubs:
                     raise ConflictError(f"There is a hub {row[0]}, served as {row[1]}.")
             if not await self._insert(tx, name, host_name, partition_count, facts, well_known_key):
                 raise ConflictError(f"Somebody else made a hub {name}, or one that is served as {host_name}.")
+            if c2d is not None:
+                await _set_c2d(tx, name, c2d)
 
         await self._change(body)
         return self.by_name(name)
 
-    async def update(self, name: str, etags: tuple[str | None, ...], facts: ResourceFacts) -> Hub:
+    async def update(
+        self, name: str, etags: tuple[str | None, ...], facts: ResourceFacts, c2d: C2dSettings | None = None
+    ) -> Hub:
         """Change what is not the hub itself. Raises PreconditionFailedError unless all ``etags`` that are given match,
         and NotFoundError.
         """
@@ -145,19 +150,8 @@ class Hubs:
                 document=encode(facts),
                 etag=resource_etag(self._entropy(_ETAG_BYTES)),
             )
-
-        await self._change(body)
-        return self.by_name(name)
-
-    async def set_c2d(self, name: str, settings: C2dSettings) -> Hub:
-        """Keep messages for devices in this way from now on. Raises ArgumentInvalidError and NotFoundError."""
-        require_settings(settings)
-
-        async def body(tx: Transaction) -> None:
-            await _require_hub(tx, name, ())
-            await tx.execute(
-                "UPDATE hub SET c2d_settings = :settings WHERE name = :name", name=name, settings=encode(settings)
-            )
+            if c2d is not None:
+                await _set_c2d(tx, name, c2d)
 
         await self._change(body)
         return self.by_name(name)
@@ -268,6 +262,10 @@ async def _require_hub(tx: Transaction, name: str, etags: tuple[str | None, ...]
         raise NotFoundError(f"There is no hub {name}.")
     for etag in etags:
         require_match(etag or None, row[0])
+
+
+async def _set_c2d(tx: Transaction, name: str, settings: C2dSettings) -> None:
+    await tx.execute("UPDATE hub SET c2d_settings = :settings WHERE name = :name", name=name, settings=encode(settings))
 
 
 def host_without_port(host: str) -> str:

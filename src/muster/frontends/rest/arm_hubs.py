@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from muster.domain.c2d_message import C2dSettings
+from muster.domain.cloud_to_device_resource import cloud_to_device_view, read_cloud_to_device
 from muster.domain.errors import ArgumentInvalidError, ForbiddenError, PreconditionFailedError
 from muster.domain.hub_resource import DEFAULT_PARTITION_COUNT, HubBody, require_new_hub, require_supported
 from muster.domain.resource import ResourceFacts, TagsBody, read_tags
@@ -83,12 +85,14 @@ class HubResources:
                 raise PreconditionFailedError(f"There is no hub {request.path_params['name']} to update.")
             return _response(await self._create(request.path_params["name"], body), request, _CREATED)
         _require_same(hub, body)
-        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts))
+        settings = read_cloud_to_device(body.cloud_to_device, hub.c2d)
+        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts), settings)
         return _response(updated, request)
 
     async def _create(self, name: str, body: HubBody) -> Hub:
         host = require_new_hub(name, body, {hub.host_name: hub.name for hub in self.hubs.all})
         partition_count = body.partition_count or DEFAULT_PARTITION_COUNT
+        settings = read_cloud_to_device(body.cloud_to_device, C2dSettings())
         await self.hosts.add(host)
         try:
             return await self.hubs.create(
@@ -97,6 +101,7 @@ class HubResources:
                 body.facts(ResourceFacts()),
                 partition_count=partition_count,
                 well_known_key=self.key,
+                c2d=settings,
             )
         except BaseException:
             if all(hub.host_name != host for hub in self.hubs.all):
@@ -167,6 +172,7 @@ def hub_view(hub: Hub, scope: ResourceScope) -> dict[str, Any]:
             "hostName": hub.host_name,
             "locations": [{"location": hub.facts.location, "role": "primary"}],
             "eventHubEndpoints": {"events": {"partitionCount": hub.partition_count, "partitionIds": partitions}},
+            "cloudToDevice": cloud_to_device_view(hub.c2d),
             "features": "None",
         },
     }
