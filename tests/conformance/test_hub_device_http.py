@@ -11,6 +11,7 @@ from tests.support.fix_node import OpenNodeClient
 from tests.support.fix_pki import self_signed
 from tests.support.fix_server import MusterServer
 
+from muster.domain.timestamp import HOUR, parse_iso
 from muster.pki.certificate import sha256_thumbprint
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -181,3 +182,19 @@ def test_feedback_and_purge(muster: MusterServer, https: HttpsClient, clients: O
         (f"purged-{number}", "Purged") for number in range(3)
     ]
     assert {one["deviceGenerationId"] for one in records} == {registry["generationId"]}
+
+
+def test_how_a_hub_keeps_messages(muster: MusterServer, https: HttpsClient, clients: OpenClient) -> None:
+    """Changed with the unmodified azure-mgmt-iothub, and put back, since other tests wait for feedback."""
+    script = clients("hub_settings.py")
+
+    def keep(**settings: int) -> Any:
+        token = muster.cli("token").stdout.strip()
+        return script.call("keep", host=muster.address, token=token, name=muster.address, **settings)
+
+    changed = {"deliveries": 3, "hours": 5, "lock_seconds": 30}
+    assert keep(**changed) == {"deliveries": 3, "hours": 5, "lockSeconds": 30, "feedbackDeliveries": 10}
+    https.create_device("kept-1")
+    sent = https.request("POST", "/muster/v1/c2d/kept-1", {}).json
+    assert parse_iso(sent["expiryTimeUtc"]) - parse_iso(sent["enqueuedTimeUtc"]) == 5 * HOUR
+    keep(deliveries=10, hours=1, lock_seconds=60)

@@ -48,8 +48,10 @@ class MessageSweeper:
         """Do all that is due now, and tell receivers."""
         while await self._sweep_some() == _AT_ONCE:
             pass
-        for hub in self._hubs.all:
-            await self._feedback.gather(hub)
+        for (name,) in await self._database.fetch_all("SELECT DISTINCT hub FROM feedback_record"):
+            hub = self._hubs.find(name)
+            if hub is not None:
+                await self._feedback.gather(hub)
 
     async def _sweep_some(self) -> int:
         now = self._clock()
