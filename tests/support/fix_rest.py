@@ -20,6 +20,8 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_registry import HubRegistryApi
+from muster.frontends.rest.hub_requests import HubRequests
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -193,7 +195,9 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+    hub_requests = HubRequests(services.hubs, services.access)
+    hub = HubServiceApi(hub_requests, services.twins)
+    registry = HubRegistryApi(hub_requests, services.devices, services.modules, services.bulk)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -213,5 +217,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard), *preview.routes(guard)], guard)
+    apis = (dps, registry, hub, muster, preview)
+    app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

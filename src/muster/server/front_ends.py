@@ -27,6 +27,8 @@ from muster.frontends.rest.arm_hubs import HubResources
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_registry import HubRegistryApi
+from muster.frontends.rest.hub_requests import HubRequests
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -99,7 +101,9 @@ class Server:
             services.provisioning, services.enrollments, services.groups, services.records, services.access
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
-        hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+        hub_requests = HubRequests(services.hubs, services.access)
+        hub = HubServiceApi(hub_requests, services.twins)
+        registry = HubRegistryApi(hub_requests, services.devices, services.modules, services.bulk)
         muster = MusterApi(
             services.hubs,
             services.provisioning,
@@ -117,7 +121,7 @@ class Server:
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, hub, muster, self._preview(), *self._management())
+        apis = (dps, device, registry, hub, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")

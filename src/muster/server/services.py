@@ -29,9 +29,12 @@ from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
+from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
+from muster.hub.identity_writes import IdentityWrites
+from muster.hub.modules import Modules
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
@@ -54,6 +57,8 @@ class Services:
     hubs: Hubs
     provisioning: ProvisioningServices
     devices: Devices
+    modules: Modules
+    bulk: BulkRegistry
     twins: Twins
     events: EventLog
     sessions: Sessions
@@ -97,7 +102,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
-    devices = Devices(database, bus, clock, entropy)
+    writes = IdentityWrites(clock, entropy)
+    devices = Devices(database, bus, writes)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
     authorities = Authorities(database, bus, clock, entropy)
@@ -126,6 +132,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
+        modules=Modules(database, bus, writes),
+        bulk=BulkRegistry(database, bus, writes, entropy),
         twins=Twins(database, devices),
         events=EventLog(database, bus, clock),
         sessions=Sessions(database, bus, clock, entropy),
