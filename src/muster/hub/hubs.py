@@ -29,7 +29,16 @@ HUBS_CHANGED = "hubs"
 _KEY_BYTES = 32
 _ETAG_BYTES = 4
 
-_TABLES = ("event", "event_partition", "twin", "connection", "identity", "hub_policy")
+_TABLES = (
+    "hub_certificate",
+    "consumer_group",
+    "event",
+    "event_partition",
+    "twin",
+    "connection",
+    "identity",
+    "hub_policy",
+)
 """What is keyed by hub; the hub's own row goes last."""
 
 

@@ -19,9 +19,8 @@ from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
 from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
-from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
-from muster.dps.groups import GroupIndex
+from muster.dps.groups import CA_CERTIFICATES, GroupIndex
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
@@ -29,6 +28,7 @@ from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
+from muster.hub.authorities import HUB_CERTIFICATES, Authorities
 from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
@@ -37,6 +37,7 @@ from muster.hub.identity_writes import IdentityWrites
 from muster.hub.modules import Modules
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
+from muster.hub.trust import HubTrust
 from muster.hub.twins import Twins
 from muster.server.place import Place
 from muster.store.database import Database, DatabaseError
@@ -66,6 +67,7 @@ class Services:
     enrollments: Enrollments
     groups: Enrollments
     authorities: Authorities
+    hub_authorities: Authorities
     records: RegistrationRecords
     attestations: Attestations
     allocations: Allocations
@@ -106,7 +108,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     devices = Devices(database, bus, writes)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
-    authorities = Authorities(database, bus, clock, entropy)
+    authorities = Authorities(CA_CERTIFICATES, database, bus, clock, entropy)
+    hub_authorities = Authorities(HUB_CERTIFICATES, database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
     attestations = Attestations(provisioning, enrollments, index, clock)
@@ -141,11 +144,12 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         enrollments=enrollments,
         groups=groups,
         authorities=authorities,
+        hub_authorities=hub_authorities,
         records=records,
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
-        authentication=DeviceAuthentication(devices, reports, clock),
+        authentication=DeviceAuthentication(devices, HubTrust(hub_authorities, bus, clock), reports, clock),
         access=ServiceAccess(reports, clock),
     )
 

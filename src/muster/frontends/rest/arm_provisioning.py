@@ -18,7 +18,6 @@ from muster.domain.errors import ArgumentNullError, ForbiddenError, QuotaExceede
 from muster.domain.provisioning_resource import ProvisioningBody
 from muster.domain.resource import TagsBody, resource_name_problem
 from muster.domain.timestamp import SECOND
-from muster.dps.authorities import Authorities
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import (
@@ -31,6 +30,7 @@ from muster.frontends.rest.arm import (
     require_if_match,
 )
 from muster.frontends.rest.requests import Guard
+from muster.hub.authorities import Authorities
 
 KIND = "Microsoft.Devices/provisioningServices"
 
