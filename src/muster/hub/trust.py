@@ -35,7 +35,7 @@ class HubTrust:
         self._watched: set[str] = set()
 
     async def of(self, hub: str) -> X509Trust:
-        """As it is now: after a write on this node as soon as the bus tells it, after one on another node within a second."""
+        """As it is now: after a write here as soon as the bus tells it, after one on another node within a second."""
         known = self._known.get(hub)
         now = self._clock()
         if known is not None and 0 <= now - known.read < _STALE:

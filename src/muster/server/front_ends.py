@@ -147,7 +147,17 @@ class Server:
         key = DEVELOPMENT_KEY if self._place.loopback and has_well_known_key(services.hubs.all[0].policies) else None
         return (
             ProvisioningResources(services.provisioning, services.authorities, access),
-            HubResources(services.hubs, services.provisioning, self._hosts, access, key),
+            HubResources(
+                services.hubs,
+                services.hub_authorities,
+                services.devices,
+                services.consumer_groups,
+                services.usage,
+                services.provisioning,
+                self._hosts,
+                access,
+                key,
+            ),
         )
 
     def _portal(self, host_names: frozenset[str]) -> Portal:

@@ -30,6 +30,7 @@ from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
 from muster.hub.authorities import HUB_CERTIFICATES, Authorities
 from muster.hub.bulk_registry import BulkRegistry
+from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
@@ -39,6 +40,7 @@ from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.trust import HubTrust
 from muster.hub.twins import Twins
+from muster.hub.usage import HubUsage
 from muster.server.place import Place
 from muster.store.database import Database, DatabaseError
 from muster.store.migration import migrate
@@ -68,6 +70,8 @@ class Services:
     groups: Enrollments
     authorities: Authorities
     hub_authorities: Authorities
+    consumer_groups: ConsumerGroups
+    usage: HubUsage
     records: RegistrationRecords
     attestations: Attestations
     allocations: Allocations
@@ -145,6 +149,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         groups=groups,
         authorities=authorities,
         hub_authorities=hub_authorities,
+        consumer_groups=ConsumerGroups(database, clock),
+        usage=HubUsage(database, clock),
         records=records,
         attestations=attestations,
         allocations=allocations,

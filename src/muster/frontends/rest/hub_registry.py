@@ -22,7 +22,7 @@ from muster.frontends.rest import requests
 from muster.frontends.rest.hub_requests import HubRequests
 from muster.frontends.rest.requests import Guard
 from muster.hub.bulk_registry import BulkRegistry
-from muster.hub.devices import MAXIMUM_LIST, Devices
+from muster.hub.devices import MAXIMUM_LIST, Devices, RegistryStatistics
 from muster.hub.identity_records import Registered
 from muster.hub.modules import Modules
 
@@ -129,12 +129,7 @@ class HubRegistryApi:
     async def device_statistics(self, request: Request) -> Response:
         hub = await self.hub_requests.authorize(request, Right.REGISTRY_READ)
         found = await self.devices.statistics(hub.name)
-        view = {
-            "totalDeviceCount": found.total,
-            "enabledDeviceCount": found.enabled,
-            "disabledDeviceCount": found.total - found.enabled,
-        }
-        return requests.json_response(view)
+        return requests.json_response(statistics_view(found))
 
     async def service_statistics(self, request: Request) -> Response:
         hub = await self.hub_requests.authorize(request, Right.SERVICE_CONNECT, Right.REGISTRY_READ)
@@ -169,3 +164,12 @@ def _device_response(device: Registered) -> Response:
 
 def _module_response(module: Registered) -> Response:
     return requests.json_response(module_view(*module), etag=counter_etag(module[0].etag))
+
+
+def statistics_view(found: RegistryStatistics) -> dict[str, int]:
+    """Devices of a hub, as its own API and Resource Manager tell them (hub-service.md 2.7)."""
+    return {
+        "totalDeviceCount": found.total,
+        "enabledDeviceCount": found.enabled,
+        "disabledDeviceCount": found.total - found.enabled,
+    }
