@@ -7,6 +7,8 @@ import pytest
 from tests.support.fix_rest import VERSION, Answer, RestClient
 from tests.support.fix_services import KEY, Services
 
+from muster.domain.c2d_message import C2dMessage, C2dProperties
+
 SAS = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}
 WHOLE: dict[str, Any] = {"status": "enabled", "authentication": SAS}
 
@@ -109,6 +111,48 @@ async def test_modes_without_a_tag(rest: RestClient) -> None:
 async def test_a_new_device_needs_no_tag(rest: RestClient) -> None:
     answer = await post(rest, [{"id": "d1", "importMode": "createOrUpdateIfMatchETag", **WHOLE}])
     assert answer.status == 200
+
+
+async def test_twins_of_what_exists(rest: RestClient) -> None:
+    """Merged, as by a PATCH; their own tag counts in the modes that ask for one."""
+    item = {"id": "d1", **WHOLE, "tags": {"site": "A"}, "properties": {"desired": {"x": 1, "y": 2}}}
+    await post(rest, [item, {"id": "d1", "moduleId": "m"}])
+    change = {"tags": {"line": 1}, "properties": {"desired": {"x": None}, "reported": {"ignored": 1}}}
+    assert (await post(rest, [{"id": "d1", "importMode": "updateTwin", **change}])).status == 200
+    twin = await get(rest, "/twins/d1")
+    assert twin["tags"] == {"site": "A", "line": 1}
+    desired, reported = twin["properties"]["desired"], twin["properties"]["reported"]
+    assert (desired["$version"], desired["y"], "x" in desired, "ignored" in reported) == (2, 2, False, False)
+    await post(rest, [{"id": "d1", "importMode": "update", **WHOLE, "status": "disabled", "tags": {"line": 2}}])
+    assert (await get(rest, "/twins/d1"))["tags"]["line"] == 2
+    await post(rest, [{"id": "d1", "importMode": "update", **WHOLE}])
+    module = {"id": "d1", "moduleId": "m", "importMode": "updateTwinIfMatchETag", "tags": {"a": 1}}
+    for etag in (None, "c3RhbGU="):
+        assert failed(await post(rest, [{**module, "twinETag": etag}])) == [("d1", "m", "PreconditionFailed")]
+    etag = (await get(rest, "/twins/d1/modules/m"))["etag"]
+    assert (await post(rest, [{**module, "twinETag": etag}])).status == 200
+    assert (await get(rest, "/twins/d1/modules/m"))["tags"] == {"a": 1}
+    assert failed(await post(rest, [{"id": "no", "importMode": "updateTwin"}])) == [("no", None, "DeviceNotFound")]
+
+
+async def test_a_twin_that_is_refused_leaves_the_device_as_it_was(rest: RestClient) -> None:
+    await post(rest, [{"id": "d1", **WHOLE}])
+    item = {"id": "d1", **WHOLE, "status": "disabled", "tags": {"$bad": 1}}
+    assert failed(await post(rest, [item])) == [("d1", None, "ArgumentInvalid")]
+    assert (await get(rest, "/devices/d1"))["status"] == "enabled"
+
+
+async def test_purging_messages(rest: RestClient, services: Services) -> None:
+    await post(rest, [{"id": "d1", **WHOLE}])
+    for _ in range(3):
+        await services.c2d.send("hub", "d1", "", C2dMessage(C2dProperties()))
+    assert (await get(rest, "/devices/d1"))["cloudToDeviceMessageCount"] == 3
+    assert (await get(rest, "/devices"))[0]["cloudToDeviceMessageCount"] == 3
+    assert (await get(rest, "/twins/d1"))["cloudToDeviceMessageCount"] == 3
+    answer = await rest.request("DELETE", f"/devices/d1/commands?{VERSION}")
+    assert (answer.status, answer.json) == (200, {"totalMessagesPurged": 3, "deviceId": "d1", "moduleId": None})
+    assert (await get(rest, "/devices/d1"))["cloudToDeviceMessageCount"] == 0
+    assert (await rest.request("DELETE", f"/devices/d2/commands?{VERSION}")).status == 404
 
 
 async def test_what_is_refused_as_a_whole(rest: RestClient) -> None:

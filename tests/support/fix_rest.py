@@ -20,9 +20,10 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_gate import HubGate
+from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_registry import HubRegistryApi
-from muster.frontends.rest.hub_requests import HubRequests
-from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
@@ -195,9 +196,10 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub_requests = HubRequests(services.hubs, services.access)
-    hub = HubServiceApi(hub_requests, services.twins)
-    registry = HubRegistryApi(hub_requests, services.devices, services.modules, services.bulk)
+    gate = HubGate(services.hubs, services.access)
+    registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
+    twins = HubTwinsApi(gate, services.twins)
+    methods = HubMethodsApi(gate, services.methods)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -217,6 +219,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, registry, hub, muster, preview)
+    apis = (dps, registry, twins, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from muster.domain.device import AuthenticationBody, CapabilitiesBody, IdentityBody
 from muster.domain.errors import (
@@ -17,7 +18,9 @@ from muster.domain.errors import (
     TooManyDevicesError,
 )
 from muster.domain.module import ModuleBody
-from muster.domain.twin import InitialProperties, InitialTwin, JsonObject, require_valid
+from muster.domain.twin import InitialProperties, InitialTwin, JsonObject, TwinBody
+from muster.domain.twin import PropertiesBody as TwinPropertiesBody
+from muster.domain.twin_rules import require_valid
 
 MAXIMUM_ITEMS = 100
 
@@ -113,6 +116,15 @@ class ExportImportDevice(msgspec.Struct, rename="camel", kw_only=True):
     def has_twin(self) -> bool:
         """Whether it says anything of a twin."""
         return self.tags is not None or (self.properties is not None and self.properties.desired is not None)
+
+    @property
+    def twin(self) -> TwinBody:
+        """As the body of a PATCH of the twin."""
+        desired = self.properties.desired if self.properties is not None else None
+        return TwinBody(
+            tags=UNSET if self.tags is None else self.tags,
+            properties=UNSET if desired is None else TwinPropertiesBody(desired),
+        )
 
     def initial_twin(self) -> InitialTwin | None:
         """The twin that it gives a new identity; None when it says nothing of one. Raises ArgumentInvalidError."""

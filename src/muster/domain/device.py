@@ -64,11 +64,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionTimes(msgspec.Struct, frozen=True):
-    """What the registry shows of an identity's connection; 0: never."""
+    """What the registry shows of an identity's connection, and how many messages wait for it. Times are microseconds
+    UTC; 0: never.
+    """
 
     connected: bool = False
     state_updated: int = 0
     last_activity: int = 0
+    c2d_message_count: int = 0
 
 
 class SymmetricKeyBody(msgspec.Struct, rename="camel"):
@@ -215,7 +218,7 @@ def require_same_id(device_id: str, in_body: str | None) -> None:
         raise ArgumentInvalidError(f"deviceId in the body is {in_body!r}, in the path {device_id!r}.")
 
 
-def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count: int = 0) -> dict[str, Any]:
+def identity_view(identity: Identity, times: ConnectionTimes) -> dict[str, Any]:
     """The JSON of hub-service.md 2.2."""
     view: dict[str, Any] = {
         "deviceId": identity.device_id,
@@ -227,7 +230,7 @@ def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count:
         "connectionStateUpdatedTime": iso_utc_or_never(times.state_updated),
         "statusUpdatedTime": iso_utc_or_never(identity.status_updated),
         "lastActivityTime": iso_utc_or_never(times.last_activity),
-        "cloudToDeviceMessageCount": c2d_message_count,
+        "cloudToDeviceMessageCount": times.c2d_message_count,
         "authentication": authentication_view(identity),
         "capabilities": {"iotEdge": identity.iot_edge},
     }
@@ -247,23 +250,4 @@ def authentication_view(identity: Identity) -> dict[str, Any]:
             "secondaryThumbprint": identity.secondary_thumbprint,
         },
         "type": identity.authentication_type,
-    }
-
-
-def twin_view_head(identity: Identity, times: ConnectionTimes) -> dict[str, Any]:
-    """The identity's part of its twin's JSON (hub-device.md 7.3)."""
-    return {
-        "deviceId": identity.device_id,
-        "deviceEtag": counter_etag(identity.etag),
-        "status": identity.status,
-        "statusUpdateTime": iso_utc_or_never(identity.status_updated),
-        "connectionState": "Connected" if times.connected else "Disconnected",
-        "lastActivityTime": iso_utc_or_never(times.last_activity),
-        "cloudToDeviceMessageCount": 0,
-        "authenticationType": identity.authentication_type,
-        "x509Thumbprint": {
-            "primaryThumbprint": identity.primary_thumbprint,
-            "secondaryThumbprint": identity.secondary_thumbprint,
-        },
-        "capabilities": {"iotEdge": identity.iot_edge},
     }

@@ -69,7 +69,7 @@ def read_module_authentication(body: AuthenticationBody | None, random_keys: tup
     return read_authentication(body, random_keys)
 
 
-def module_view(identity: Identity, times: ConnectionTimes, c2d_message_count: int = 0) -> dict[str, Any]:
+def module_view(identity: Identity, times: ConnectionTimes) -> dict[str, Any]:
     """The JSON of hub-service.md 2.3: a module has no status."""
     return {
         "moduleId": identity.module_id,
@@ -80,6 +80,6 @@ def module_view(identity: Identity, times: ConnectionTimes, c2d_message_count: i
         "connectionState": "Connected" if times.connected else "Disconnected",
         "connectionStateUpdatedTime": iso_utc_or_never(times.state_updated),
         "lastActivityTime": iso_utc_or_never(times.last_activity),
-        "cloudToDeviceMessageCount": c2d_message_count,
+        "cloudToDeviceMessageCount": times.c2d_message_count,
         "authentication": authentication_view(identity),
     }

@@ -18,10 +18,15 @@ from muster.domain.errors import (
 )
 from muster.domain.etag import ANY
 from muster.domain.key_rotation import KeyRotationBody, rotated
+from muster.domain.twin import TwinWrite
 from muster.hub.devices import identity_changed_subject
 from muster.hub.identity_records import lock_identity
 from muster.hub.identity_writes import IdentityWrites
+from muster.hub.twins import Twins
 from muster.store.database import Database, Transaction
+
+_TwinChange = tuple[str, str, TwinWrite]
+"""Device and module id, and what was written of the twin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,18 @@ class Rotation:
 class BulkRegistry:
     """Bulk operations of all hubs; each names its hub."""
 
-    def __init__(self, database: Database, bus: Bus, writes: IdentityWrites, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        writes: IdentityWrites,
+        twins: Twins,
+        entropy: Callable[[int], bytes],
+    ) -> None:
         self._database = database
         self._bus = bus
         self._writes = writes
+        self._twins = twins
         self._entropy = entropy
 
     async def write(self, hub: str, items: Sequence[ExportImportDevice]) -> list[ItemError]:
@@ -50,17 +63,21 @@ class BulkRegistry:
         """
         require_bulk(items)
 
-        async def transaction(tx: Transaction) -> list[ItemError]:
-            errors = []
+        async def transaction(tx: Transaction) -> tuple[list[ItemError], list[_TwinChange]]:
+            errors, changes = [], []
             for item in items:
                 try:
-                    await self._write(tx, hub, item)
+                    write = await self._write(tx, hub, item)
                 except ServiceError as error:
                     errors.append(ItemError(*item.key, _operation(item), error))
-            return errors
+                else:
+                    changes += [] if write is None else [(*item.key, write)]
+            return errors, changes
 
-        errors = await self._database.transact(transaction)
+        errors, changes = await self._database.transact(transaction)
         self._announce(hub, [item.key[0] for item in items])
+        for device_id, module_id, write in changes:
+            self._twins.announce(hub, device_id, module_id, write)
         return errors
 
     async def rotate_keys(self, hub: str, body: KeyRotationBody) -> Rotation:
@@ -91,27 +108,34 @@ class BulkRegistry:
         device = await self._writes.require_device(tx, hub, device_id)
         return await self._writes.require_module(tx, hub, device_id, module_id) if module_id else device
 
-    async def _write(self, tx: Transaction, hub: str, item: ExportImportDevice) -> None:
-        """Raises what the item is told."""
+    async def _write(self, tx: Transaction, hub: str, item: ExportImportDevice) -> TwinWrite | None:
+        """What was written of the twin of an identity that existed. Raises what the item is told."""
         device_id, module_id = item.key
         mode = item.mode
         if module_id and await lock_identity(tx, hub, device_id) is None:
             raise DeviceNotFoundError(device_id)
+        if mode.action == "updateTwin":
+            decided = await self._decide_twin(tx, hub, item, required=mode.needs_etag)
+            return await self._write_twin(tx, hub, item, decided)
         stored = await lock_identity(tx, hub, device_id, module_id)
         etag = _etag(item, required=mode.needs_etag and (stored is not None or mode.action != "createOrUpdate"))
-        match mode.action:
-            case "updateTwin":
-                raise ArgumentInvalidError("importMode updateTwin is not served here: write the twin itself.")
-            case "delete" if module_id:
-                await self._writes.delete_module(tx, hub, device_id, module_id, etag)
-            case "delete":
-                await self._writes.delete_device(tx, hub, device_id, etag)
-            case action:
-                item.require_complete()
-                if action == "create" or (action == "createOrUpdate" and stored is None):
-                    await self._create(tx, hub, item)
-                else:
-                    await self._update(tx, hub, item, etag)
+        if mode.action == "delete":
+            await self._delete(tx, hub, item, etag)
+            return None
+        item.require_complete()
+        if mode.action == "create" or (mode.action == "createOrUpdate" and stored is None):
+            await self._create(tx, hub, item)
+            return None
+        twin = await self._decide_twin(tx, hub, item, required=False) if item.has_twin and stored else None
+        await self._update(tx, hub, item, etag)
+        return await self._write_twin(tx, hub, item, twin)
+
+    async def _delete(self, tx: Transaction, hub: str, item: ExportImportDevice, etag: str) -> None:
+        device_id, module_id = item.key
+        if module_id:
+            await self._writes.delete_module(tx, hub, device_id, module_id, etag)
+        else:
+            await self._writes.delete_device(tx, hub, device_id, etag)
 
     async def _create(self, tx: Transaction, hub: str, item: ExportImportDevice) -> None:
         device_id, module_id = item.key
@@ -123,14 +147,26 @@ class BulkRegistry:
 
     async def _update(self, tx: Transaction, hub: str, item: ExportImportDevice, etag: str) -> None:
         device_id, module_id = item.key
-        if item.has_twin:
-            raise ArgumentInvalidError(
-                "tags and properties of what exists already are not changed here: write the twin itself."
-            )
         if module_id:
             await self._writes.replace_module(tx, hub, device_id, module_id, item.module, etag)
         else:
             await self._writes.replace_device(tx, hub, device_id, item.device, etag)
+
+    async def _decide_twin(
+        self, tx: Transaction, hub: str, item: ExportImportDevice, *, required: bool
+    ) -> TwinWrite | None:
+        """The patch of the twin, before anything of the item is written; ``required``: it needs a tag."""
+        if required and not item.twin_e_tag:
+            raise PreconditionFailedError(f"Etag missing: importMode {item.import_mode} needs a twinETag.")
+        etag = item.twin_e_tag if item.mode.needs_etag else None
+        return await self._twins.decide_patch(tx, hub, *item.key, item.twin, etag)
+
+    async def _write_twin(
+        self, tx: Transaction, hub: str, item: ExportImportDevice, write: TwinWrite | None
+    ) -> TwinWrite | None:
+        if write is not None:
+            await self._twins.write(tx, hub, *item.key, write)
+        return write
 
 
 def _etag(item: ExportImportDevice, *, required: bool) -> str:

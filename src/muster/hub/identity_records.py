@@ -8,7 +8,8 @@ import msgspec
 
 from muster.domain.device import ConnectionTimes, Identity
 from muster.domain.twin import Twin
-from muster.hub.twin_records import insert_twin
+from muster.hub.message_queue import QUEUE_TABLES
+from muster.hub.twin_records import C2D_MESSAGE_COUNT, insert_twin
 from muster.store.database import Database, Row, Transaction
 
 _NAMES = (
@@ -34,12 +35,12 @@ _COLUMNS = ", ".join(f"i.{name}" for name in _NAMES)
 _KEY = "hub = :hub AND device_id = :device_id AND module_id = :module_id"
 _SELECT = f"SELECT {_COLUMNS} FROM identity i WHERE i.{_KEY.replace(' AND ', ' AND i.')}"
 _WITH_TIMES = (
-    f"SELECT {_COLUMNS}, c.session_id, c.connection_state_updated, c.last_activity FROM identity i"
+    f"SELECT {_COLUMNS}, c.session_id, c.connection_state_updated, c.last_activity, {C2D_MESSAGE_COUNT} FROM identity i"
     " LEFT JOIN connection c ON c.hub = i.hub AND c.device_id = i.device_id AND c.module_id = i.module_id"
     " WHERE i.hub = :hub"
 )
 
-_TABLES = ("identity", "twin", "connection")
+_TABLES = ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES)
 """All that a hub knows of an identity."""
 
 Registered = tuple[Identity, ConnectionTimes]
@@ -54,8 +55,8 @@ def identity_of(row: Row) -> Identity:
 
 
 def _registered(row: Row) -> Registered:
-    connected, updated, activity = row[-3:]
-    return identity_of(row[:-3]), ConnectionTimes(connected is not None, updated or 0, activity or 0)
+    session_id, updated, activity, messages = row[-4:]
+    return identity_of(row[:-4]), ConnectionTimes(session_id is not None, updated or 0, activity or 0, messages)
 
 
 async def find_identity(database: Database, hub: str, device_id: str, module_id: str = "") -> Identity | None:
@@ -82,13 +83,8 @@ async def find_registered(database: Database, hub: str, device_id: str, module_i
 
 async def connection_times(database: Database, hub: str, identity: Identity) -> ConnectionTimes:
     """What the registry shows of the connection of an identity."""
-    row = await database.fetch_one(
-        f"SELECT session_id, connection_state_updated, last_activity FROM connection WHERE {_KEY}",
-        hub=hub,
-        device_id=identity.device_id,
-        module_id=identity.module_id,
-    )
-    return ConnectionTimes(row[0] is not None, row[1], row[2]) if row else ConnectionTimes()
+    registered = await find_registered(database, hub, identity.device_id, identity.module_id)
+    return registered[1] if registered else ConnectionTimes()
 
 
 async def list_devices(database: Database, hub: str, top: int) -> list[Registered]:

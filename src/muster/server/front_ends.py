@@ -21,15 +21,17 @@ from muster.frontends.amqp import AmqpRefusal
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_hubs import HubResources
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_gate import HubGate
+from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_registry import HubRegistryApi
-from muster.frontends.rest.hub_requests import HubRequests
-from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
@@ -101,9 +103,10 @@ class Server:
             services.provisioning, services.enrollments, services.groups, services.records, services.access
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
-        hub_requests = HubRequests(services.hubs, services.access)
-        hub = HubServiceApi(hub_requests, services.twins)
-        registry = HubRegistryApi(hub_requests, services.devices, services.modules, services.bulk)
+        gate = HubGate(services.hubs, services.access)
+        registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
+        twins = HubTwinsApi(gate, services.twins)
+        methods = HubMethodsApi(gate, services.methods)
         muster = MusterApi(
             services.hubs,
             services.provisioning,
@@ -116,12 +119,14 @@ class Server:
         mqtt = MqttFrontEnd(
             services.hubs,
             services.authentication,
-            services.sessions,
             services.events,
+            DeviceServices(
+                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
+            ),
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, registry, hub, muster, self._preview(), *self._management())
+        apis = (dps, device, registry, twins, methods, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")

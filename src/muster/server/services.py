@@ -30,11 +30,15 @@ from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
 from muster.hub.authorities import HUB_CERTIFICATES, Authorities
 from muster.hub.bulk_registry import BulkRegistry
+from muster.hub.c2d_messages import C2dMessages
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
+from muster.hub.feedback import Feedback
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.identity_writes import IdentityWrites
+from muster.hub.message_sweeper import MessageSweeper
+from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
@@ -64,6 +68,10 @@ class Services:
     bulk: BulkRegistry
     twins: Twins
     events: EventLog
+    c2d: C2dMessages
+    methods: Methods
+    feedback: Feedback
+    sweeper: MessageSweeper
     sessions: Sessions
     reports: Reports
     enrollments: Enrollments
@@ -88,6 +96,7 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
+        await services.c2d.release_all()
     except BaseException:
         await database.close()
         raise
@@ -110,6 +119,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     reports = Reports(database, clock, entropy)
     writes = IdentityWrites(clock, entropy)
     devices = Devices(database, bus, writes)
+    twins = Twins(database, bus, clock)
+    feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
     authorities = Authorities(CA_CERTIFICATES, database, bus, clock, entropy)
@@ -140,9 +151,13 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         provisioning=provisioning,
         devices=devices,
         modules=Modules(database, bus, writes),
-        bulk=BulkRegistry(database, bus, writes, entropy),
-        twins=Twins(database, devices),
+        bulk=BulkRegistry(database, bus, writes, twins, entropy),
+        twins=twins,
         events=EventLog(database, bus, clock),
+        methods=Methods(devices, bus),
+        c2d=C2dMessages(database, bus, hubs, clock, entropy),
+        feedback=feedback,
+        sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
         sessions=Sessions(database, bus, clock, entropy),
         reports=reports,
         enrollments=enrollments,

@@ -1,6 +1,6 @@
-"""What the hub's service routes have in common: which hub is asked, and whether the client may ask it that.
+"""Which hub a REST request asks, and whether it may: what every route of the hub's service API begins with.
 
-Not here: any route. Sources: hub-service.md 1.2, 1.3, 1.5.
+Not here: any route, and devices. Sources: hub-service.md 1.1 to 1.5.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from muster.hub.reports import Attempt
 
 
 @dataclass(frozen=True, slots=True)
-class HubRequests:
-    """Judges requests for any hub."""
+class HubGate:
+    """Judges service clients of all hubs."""
 
     hubs: Hubs
     access: ServiceAccess
 
     async def authorize(self, request: Request, *rights: Right) -> Hub:
-        """The hub that is asked, for a client with one of ``rights``.
+        """The hub that is asked, if the client's policy has one of ``rights``.
 
         Raises UnauthorizedAccessError, InvalidProtocolVersionError and NotFoundError.
         """
