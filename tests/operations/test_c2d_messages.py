@@ -58,7 +58,7 @@ class Queue:
         return [(record["originalMessageId"], record["statusCode"]) for record in await self.feedback()]
 
     async def settings(self, settings: C2dSettings) -> None:
-        await self.services.hubs.update(HUB, (), self.services.hub.facts, settings)
+        await self.services.hubs.update(HUB, (), self.services.hub.facts, c2d=settings)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ class C2dQueue(RuleBasedStateMachine):
     def begin(self, maximum: int) -> None:
         self.model = Model(maximum)
         hub = self.services.hub
-        self.run(self.services.hubs.update(HUB, (), hub.facts, C2dSettings(maximum_delivery_count=maximum)))
+        self.run(self.services.hubs.update(HUB, (), hub.facts, c2d=C2dSettings(maximum_delivery_count=maximum)))
 
     @rule(ack=st.sampled_from(list(TOLD)), life=st.sampled_from([0, 0, -SECOND, SECOND, 2 * MINUTE]))
     def send(self, ack: str, life: int) -> None:

@@ -24,7 +24,7 @@ from muster.frontends.rest.hub_device import HubDeviceApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_methods import HubMethodsApi
-from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_registry import HubRegistryApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -199,8 +199,8 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub = HubServiceApi(services.hubs, services.devices, services.access)
     gate = HubGate(services.hubs, services.access)
+    registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
     twins = HubTwinsApi(gate, services.twins)
     methods = HubMethodsApi(gate, services.methods)
     hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
@@ -225,6 +225,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, hub, hub_device, messages, twins, methods, muster, preview)
+    apis = (dps, registry, hub_device, messages, twins, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

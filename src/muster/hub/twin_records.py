@@ -30,8 +30,11 @@ _SELECT = (
     " reported_version FROM twin WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
 )
 
-C2D_MESSAGE_COUNT = "0"
-"""SQL for how many messages wait for the device ``i``; modules have none."""
+C2D_MESSAGE_COUNT = (
+    "(SELECT count(*) FROM queued_message q"
+    " WHERE q.hub = i.hub AND q.device_id = i.device_id AND q.module_id = i.module_id)"
+)
+"""SQL for how many messages wait for the identity ``i``; one that expires counts until it is swept."""
 
 VIEW_COLUMNS = (
     "i.device_id, i.module_id, t.etag, i.etag, i.status, i.status_reason, i.status_updated, c.session_id,"

@@ -1,7 +1,7 @@
-"""Cloud-to-device messages for back ends over HTTPS: purge and feedback on Azure's routes, send on one of Muster's own.
+"""Cloud-to-device messages for back ends over HTTPS: feedback on Azure's routes, send on one of Muster's own.
 
-Azure sends by AMQP only; the route for it is in docs/api.md. Sources: hub-service.md 2.7, 6.4, 6.6. Not here: what a
-device asks (``hub_device.py``).
+Azure sends by AMQP only; the route for it is in docs/api.md. Sources: hub-service.md 6.4, 6.6. Not here: what a device
+asks (``hub_device.py``), and purging a queue (``hub_registry.py``).
 """
 
 from collections.abc import Container
@@ -76,7 +76,6 @@ class HubMessagesApi:
 
     def routes(self, guard: Guard) -> list[Route]:
         azure = {
-            ("/devices/{id}/commands", "DELETE"): self.purge,
             ("/messages/servicebound/feedback", "GET"): self.receive_feedback,
             ("/messages/servicebound/feedback/{token}", "DELETE"): self.complete_feedback,
             ("/messages/servicebound/feedback/{token}/abandon", "POST"): self.abandon_feedback,
@@ -111,12 +110,6 @@ class HubMessagesApi:
         response = requests.json_response(view)
         response.status_code = _CREATED
         return response
-
-    async def purge(self, request: Request) -> Response:
-        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT, Right.REGISTRY_WRITE)
-        device_id = request.path_params["id"]
-        purged = await self.c2d.purge(hub.name, device_id)
-        return requests.json_response({"totalMessagesPurged": purged, "deviceId": device_id, "moduleId": None})
 
     async def receive_feedback(self, request: Request) -> Response:
         """The next batch under a lock, or 204."""
