@@ -3,24 +3,18 @@
 import asyncio
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from muster.bus.bus import LocalBus
 from muster.domain.c2d_message import C2dDelivery, C2dMessage, C2dProperties
 from muster.domain.device import IdentityBody
 from muster.domain.errors import DeviceNotFoundError, MessageLockLostError, QueueDepthExceededError
 from muster.domain.timestamp import HOUR, MINUTE
-from muster.hub.c2d_messages import C2dMessages
-from muster.hub.devices import Devices
-from muster.hub.feedback import Feedback
-from muster.hub.hubs import Hubs
-from muster.hub.message_sweeper import MessageSweeper
 from muster.store.database import Database
 from muster.store.migration import migrate
+from tests.support.fix_services import Clock, Services, build_services
 
 WORKERS = 8
 HUB = "hub"
@@ -30,18 +24,14 @@ DEVICE = "d"
 class Queues:
     """The services around queues, on one database, with a clock that tests move."""
 
-    def __init__(self, database: Database) -> None:
-        self.now = 1_790_000_000_000_000
-        bus = LocalBus()
+    def __init__(self, database: Database, services: Services) -> None:
         self.database = database
-        self.hubs = Hubs(database, bus, self.clock, os.urandom, any_host=True)
-        self.devices = Devices(database, bus, self.clock, os.urandom)
-        self.c2d = C2dMessages(database, bus, self.hubs, self.clock, os.urandom)
-        self.feedback = Feedback(database, bus, self.hubs, self.clock, os.urandom)
-        self.sweeper = MessageSweeper(database, bus, self.hubs, self.feedback, self.clock)
-
-    def clock(self) -> int:
-        return self.now
+        self.clock = services.clock
+        self.hub = services.hub
+        self.devices = services.devices
+        self.c2d = services.c2d
+        self.feedback = services.feedback
+        self.sweeper = services.sweeper
 
     async def send(self, name: str, ack: str = "full") -> int:
         message = C2dMessage(C2dProperties(message_id=name, ack=ack))
@@ -54,7 +44,7 @@ class Queues:
         """All feedback there is, batch after batch."""
         found: list[tuple[str, str]] = []
         for _ in range(10):
-            self.now += MINUTE
+            self.clock.advance(MINUTE)
             while (batch := await self.feedback.lock_next(HUB)) is not None:
                 found += [(record["originalMessageId"], record["statusCode"]) for record in json.loads(batch.body)]
                 await self.feedback.complete(HUB, batch.lock_token)
@@ -64,8 +54,7 @@ class Queues:
 @pytest.fixture
 async def queues(database: Database) -> Queues:
     await migrate(database, 0)
-    made = Queues(database)
-    await made.hubs.ensure(HUB, "hub.example.net", partition_count=1)
+    made = Queues(database, await build_services(database, Clock()))
     await made.devices.put(HUB, DEVICE, IdentityBody(device_id=DEVICE), None)
     return made
 
@@ -162,7 +151,7 @@ async def test_what_is_due_happens_once(queues: Queues):
         await queues.send(str(number))
     for _ in range(10):
         await queues.lock()
-    queues.now += HOUR
+    queues.clock.advance(HOUR)
 
     async def worker(number: int) -> None:
         if number % 2:
@@ -180,7 +169,7 @@ async def test_a_lapsed_lock_counts_once(queues: Queues):
         await queues.send(str(number))
     while await queues.lock() is not None:
         pass
-    queues.now += MINUTE
+    queues.clock.advance(MINUTE)
 
     async def worker(_number: int) -> None:
         await queues.sweeper.sweep()
@@ -199,7 +188,7 @@ async def test_each_record_of_feedback_is_in_one_batch(queues: Queues):
             delivery = await queues.lock()
             if delivery is not None:
                 await queues.c2d.complete(HUB, DEVICE, "", delivery.lock_token)
-            await queues.feedback.gather(queues.hubs.by_name(HUB))
+            await queues.feedback.gather(queues.hub)
 
     await at_once(finish)
     while (delivery := await queues.lock()) is not None:
@@ -214,8 +203,8 @@ async def test_each_batch_is_had_by_one(queues: Queues):
         delivery = await queues.lock()
         assert delivery is not None
         await queues.c2d.complete(HUB, DEVICE, "", delivery.lock_token)
-        queues.now += MINUTE
-        await queues.feedback.gather(queues.hubs.by_name(HUB))
+        queues.clock.advance(MINUTE)
+        await queues.feedback.gather(queues.hub)
     bodies: list[bytes] = []
 
     async def worker(_number: int) -> None:
