@@ -389,3 +389,41 @@ async def test_ids_with_every_legal_character(device: Device):
 async def test_files_need_a_storage_account(device: Device, path: str):
     answer = await device.ask("POST", f"/devices/{DEVICE}/{path}?{VERSION}", {"blobName": "a"})
     assert (answer.status, answer.headers["iothub-errorcode"]) == (400, "DefaultStorageEndpointNotConfigured")
+
+
+# Modules
+
+
+async def test_a_module_sends_and_receives_as_a_device_does(device: Device):
+    keys = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}
+    place = f"/devices/{DEVICE}/modules/Sensor"
+    body = {"deviceId": DEVICE, "moduleId": "Sensor", "authentication": keys}
+    assert (await device.rest.request("PUT", f"{place}?{VERSION}", body)).status == 200
+    assert (await device.ask("POST", f"{place}/Messages/Events?{VERSION}", b"x", iothub_app_a="b")).status == 204
+    (event,) = await device.events()
+    assert (event.origin.device_id, event.origin.module_id) == (DEVICE, "Sensor")
+    assert json.loads(event.origin.authentication_method)["scope"] == "module"
+    await device.services.c2d.send("hub", DEVICE, "Sensor", C2dMessage(C2dProperties(), b"hello"))
+    assert (await device.ask("GET", INBOX)).status == 204
+    inbox = f"{place}/messages/deviceBound"
+    token, answer = await device.receive(f"{inbox}?{VERSION}")
+    assert answer.headers["iothub-to"] == f"{place}/messages/devicebound"
+    assert (await device.ask("POST", f"{inbox}/{token}/abandon?{VERSION}")).status == 204
+    token, _ = await device.receive(f"{inbox}?{VERSION}")
+    assert (await device.ask("DELETE", f"{inbox}/{token}?{VERSION}")).status == 204
+
+
+async def test_a_device_does_not_ask_as_its_module(device: Device):
+    body = {"deviceId": DEVICE, "moduleId": "sensor"}
+    assert (await device.rest.request("PUT", f"/devices/{DEVICE}/modules/sensor?{VERSION}", body)).status == 200
+    token = device.rest.token("", HUB_HOST, resource=f"{HUB_HOST}/devices/{DEVICE}")
+    target = f"/devices/{DEVICE}/modules/sensor/messages/events?{VERSION}"
+    assert (await device.rest.request("POST", target, b"x", authorization=token)).status == 401
+
+
+async def test_the_registry_counts_what_waits(device: Device):
+    await device.send()
+    await device.send()
+    for target in (f"/devices/{DEVICE}", f"/twins/{DEVICE}"):
+        answer = await device.rest.request("GET", f"{target}?{VERSION}")
+        assert answer.json["cloudToDeviceMessageCount"] == 2
