@@ -108,15 +108,7 @@ class C2dMessages:
         """
         queue = Queue(hub, device_id, module_id)
         token = str(UUID(bytes=self._entropy(_TOKEN_BYTES)))
-        # A look costs no commit, and most looks find nothing.
-        if (
-            await self._database.fetch_one(
-                "SELECT 1 FROM queued_message"
-                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id LIMIT 1",
-                **queue.key,
-            )
-            is None
-        ):
+        if await message_queue.is_empty(self._database, queue):
             return None
 
         async def body(tx: Transaction) -> C2dDelivery | None:

@@ -56,6 +56,8 @@ class Feedback:
         """The oldest batch that waits, locked for ``duration`` microseconds, by default as long as the hub says."""
         await self.gather(self._hubs.by_name(hub))
         queue = feedback_queue(hub)
+        if await message_queue.is_empty(self._database, queue):
+            return None
         lock = duration or self._hubs.by_name(hub).c2d.feedback.lock_duration
         token = self._guid()
 
@@ -103,11 +105,10 @@ class Feedback:
         waiting = await self._database.fetch_one("SELECT 1 FROM feedback_record WHERE hub = :hub LIMIT 1", hub=hub.name)
         if waiting is None:
             return False
-        message_id = self._guid()
 
         async def body(tx: Transaction) -> bool:
             made = False
-            while await self._gather_one(tx, hub, message_id):
+            while await self._gather_one(tx, hub):
                 made = True
             return made
 
@@ -116,7 +117,7 @@ class Feedback:
             self._bus.publish(feedback_subject(hub.name), b"")
         return made
 
-    async def _gather_one(self, tx: Transaction, hub: Hub, message_id: str) -> bool:
+    async def _gather_one(self, tx: Transaction, hub: Hub) -> bool:
         now = self._clock()
         queue = feedback_queue(hub.name)
         if not await _is_time(tx, queue, now):
@@ -132,7 +133,7 @@ class Feedback:
         if not rows:
             return False
         properties = C2dProperties(
-            message_id=message_id, user_id=hub.name, to=_ADDRESS, content_type=FEEDBACK_CONTENT_TYPE
+            message_id=self._guid(), user_id=hub.name, to=_ADDRESS, content_type=FEEDBACK_CONTENT_TYPE
         )
         body = f"[{','.join(row[-1] for row in sorted(rows))}]".encode()
         await message_queue.enqueue(tx, queue, "", properties, body, now + hub.c2d.feedback.time_to_live, now)

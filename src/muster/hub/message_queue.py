@@ -18,7 +18,7 @@ from muster.domain.c2d_message import (
     wants_feedback,
 )
 from muster.domain.documents import encode, read
-from muster.store.database import Row, Transaction
+from muster.store.database import Database, Row, Transaction
 
 QUEUE_TABLES = ("queued_message", "feedback_record", "message_queue")
 """Keyed by hub and device id: what goes when a device or a hub goes."""
@@ -113,6 +113,11 @@ async def enqueue(
         **queue.key,
     )
     return number
+
+
+async def is_empty(database: Database, queue: Queue) -> bool:
+    """Whether there is no message at all: a look costs no commit, and most looks find nothing."""
+    return await database.fetch_one(f"SELECT 1 FROM queued_message WHERE {_KEY} LIMIT 1", **queue.key) is None
 
 
 async def depth(tx: Transaction, queue: Queue) -> int:
