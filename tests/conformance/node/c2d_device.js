@@ -1,0 +1,49 @@
+'use strict';
+// A device by azure-iot-device that receives messages from the cloud over MQTT.
+const { Client } = require('azure-iot-device');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+
+const { converse, promise } = require('./conversation');
+
+const SECONDS = 30;
+const connections = {};
+const inboxes = {};
+
+/** Connect, with a listener: that makes the SDK subscribe. Done when it has: what was sent before is not for it. */
+async function connect({ connection, connection_string: text, websockets = false }) {
+  const client = (connections[connection] = Client.fromConnectionString(text, websockets ? MqttWs : Mqtt));
+  const inbox = (inboxes[connection] = []);
+  client.on('message', (message) => {
+    const properties = {};
+    for (let i = 0; i < message.properties.count(); i += 1) {
+      const { key, value } = message.properties.getItem(i);
+      properties[key] = value;
+    }
+    const { messageId, correlationId, userId, contentType, contentEncoding, expiryTimeUtc: expiry } = message;
+    const { 'iothub-ack': ack } = properties; // over MQTT this SDK takes it for an application property
+    delete properties['iothub-ack'];
+    const body = message.getData().toString('utf8');
+    inbox.push({ body, messageId, correlationId, userId, contentType, contentEncoding, ack, expiry, properties });
+    client.complete(message, () => {});
+  });
+  await promise(client, 'open');
+  await promise(client, '_enableC2D'); // the listener did the same, and does not tell when it is done
+}
+
+/** The next messages, as the SDK shows them. */
+async function receive({ connection, count }) {
+  const inbox = inboxes[connection];
+  for (let waited = 0; inbox.length < count; waited += 0.05) {
+    if (waited > SECONDS) throw new Error(`${inbox.length} of ${count} messages came`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return inbox.splice(0, count);
+}
+
+async function close({ connection }) {
+  const client = connections[connection];
+  delete connections[connection];
+  await promise(client, 'close');
+}
+
+converse({ connect, receive, close });
