@@ -13,6 +13,7 @@ from muster.domain.bulk_registry import ExportImportDevice
 from muster.domain.device import Authentication, AuthenticationBody, IdentityBody
 from muster.domain.key_rotation import KeyRotationBody, RotatedIdentity
 from muster.domain.module import ModuleBody
+from muster.hub.activity import note_activity
 from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
@@ -126,6 +127,17 @@ async def test_keys_change_places_as_often_as_they_are_told(registry: Registry) 
     after, _ = await registry.devices.get(HUB, "d1")
     assert (after.primary_key, after.secondary_key) == (before.secondary_key, before.primary_key)
     assert after.etag == before.etag + 21
+
+
+async def test_activity_of_an_identity_that_never_connected(registry: Registry) -> None:
+    await registry.create("d1")
+
+    def noting(device_id: str, now: int) -> Awaitable[None]:
+        return registry.database.transact(lambda tx: note_activity(tx, HUB, device_id, "", now))
+
+    await asyncio.gather(noting("d1", 5), noting("d1", 5), noting("nobody", 5))
+    _, times = await registry.devices.get(HUB, "d1")
+    assert (times.connected, times.state_updated, times.last_activity) == (False, 0, 5)
 
 
 async def test_twenty_consumer_groups_and_not_one_more(registry: Registry) -> None:

@@ -40,8 +40,8 @@ _WITH_TIMES = (
     " WHERE i.hub = :hub"
 )
 
-_TABLES = ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES)
-"""All that a hub knows of an identity."""
+_TABLES = ("identity", "twin", *QUEUE_TABLES, "connection", "mqtt_session")
+"""All that a hub knows of an identity, in the order in which others lock it."""
 
 Registered = tuple[Identity, ConnectionTimes]
 
