@@ -32,6 +32,7 @@ from muster.hub.authentication import DeviceAuthentication
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
+from muster.hub.queries import Queries
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
@@ -55,6 +56,7 @@ class Services:
     provisioning: ProvisioningServices
     devices: Devices
     twins: Twins
+    queries: Queries
     events: EventLog
     sessions: Sessions
     reports: Reports
@@ -127,6 +129,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         provisioning=provisioning,
         devices=devices,
         twins=Twins(database, bus, clock),
+        queries=Queries(database),
         events=EventLog(database, bus, clock),
         sessions=Sessions(database, bus, clock, entropy),
         reports=reports,
