@@ -21,6 +21,8 @@ from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_gate import HubGate
+from muster.frontends.rest.hub_methods import HubMethodsApi
+from muster.frontends.rest.hub_queries import HubQueriesApi
 from muster.frontends.rest.hub_service import HubServiceApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
@@ -196,7 +198,10 @@ def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
     hub = HubServiceApi(services.hubs, services.devices, services.access)
-    twins = HubTwinsApi(HubGate(services.hubs, services.access), services.twins)
+    gate = HubGate(services.hubs, services.access)
+    twins = HubTwinsApi(gate, services.twins)
+    queries = HubQueriesApi(gate, services.queries)
+    methods = HubMethodsApi(gate, services.methods)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -216,6 +221,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, hub, twins, muster, preview)
+    apis = (dps, hub, twins, queries, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

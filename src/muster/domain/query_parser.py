@@ -188,7 +188,7 @@ class _Parser:
                 raise refusal(f"the source is devices or devices.modules, not devices.{part.text}", token.position)
             self._source = "modules"
         if self._take_word("AS"):
-            self._alias = self._name("an alias")
+            self._alias = self._alias_name()
         elif self._next.kind == "name" and self._next.text.upper() not in {*_RESERVED, "JOIN"}:
             self._alias = self._take().text
 
@@ -209,7 +209,7 @@ class _Parser:
             aggregates += isinstance(expression, Aggregate)
             if aggregates > MAXIMUM_AGGREGATES:
                 raise refusal(f"at most {MAXIMUM_AGGREGATES} aggregates are allowed", token.position)
-            key = self._name("an alias") if self._take_word("AS") else None
+            key = self._alias_name() if self._take_word("AS") else None
             if key is None:
                 key = f"${aggregates}" if isinstance(expression, Aggregate) else expression.parts[-1]
             items.append(Item(expression, key))
@@ -274,6 +274,14 @@ class _Parser:
         if token.kind == "quoted name" or (token.kind == "name" and token.text.upper() not in _RESERVED):
             return token.text
         raise refusal(f"{what} is expected, not {token}", token.position)
+
+    def _alias_name(self) -> str:
+        """After AS every word is a name but FROM."""
+        token = self._next
+        if token.kind == "name" and not token.is_word("FROM"):
+            self._index += 1
+            return token.text
+        return self._name("an alias")
 
     def _path(self) -> Path:
         parts = [self._name("a path such as tags.site")]

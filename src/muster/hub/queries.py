@@ -6,7 +6,7 @@ twins are written. Not here: the language (``domain/query_parser.py``), jobs.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,24 +25,26 @@ from muster.domain.query_parser import parse_query
 from muster.domain.twin_view import TwinView
 from muster.hub.query_conditions import ConditionCompiler
 from muster.hub.query_dialects import DIALECTS, QueryDialect
-from muster.hub.twin_records import VIEW_COLUMNS, VIEW_TABLES, twin_view
+from muster.hub.twin_records import C2D_MESSAGE_COUNT, VIEW_COLUMNS, VIEW_TABLES, twin_view
 from muster.store.database import Database, Row, Value
 
 DEFAULT_PAGE = 100
 MAXIMUM_PAGE = 1000
 
-_PARAMETER = re.compile(r":(q\d+)\b")
+_PARAMETER = re.compile(r":(q\d+|hub|limit|now)\b")
 _RANKS = "WHEN 'null' THEN 1 WHEN 'boolean' THEN 2 WHEN 'number' THEN 3 WHEN 'string' THEN 4"
 _OTHERS = "WHEN 'array' THEN 5 WHEN 'object' THEN 5"
 _LARGEST_SUMMAND = "1e150"
 _LARGEST_WHOLE = 2**53
-_DOCUMENT_ROOTS = {
-    "t.tags": "tags",
-    "t.desired": "properties",
-    "t.desired_metadata": "properties",
-    "t.reported": "properties",
-    "t.reported_metadata": "properties",
+_COSTLY = {
+    "t.tags": ("tags", "'{}'"),
+    "t.desired": ("properties", "'{}'"),
+    "t.desired_metadata": ("properties", "'{}'"),
+    "t.reported": ("properties", "'{}'"),
+    "t.reported_metadata": ("properties", "'{}'"),
+    C2D_MESSAGE_COUNT: ("cloudToDeviceMessageCount", "0"),
 }
+"""Columns that are read only when their root is selected, and what stands there otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ class _Term:
 class Queries:
     """The query language over the twins of all hubs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
+        self._clock = clock
 
     async def page(self, hub: str, text: str | None, continuation: str | None, size: int) -> QueryPage:
         """Up to ``size`` rows; ``continuation`` is that of the page before.
@@ -86,7 +89,8 @@ class Queries:
         wanted = size if left is None else min(size, left)
         # One more than asked for tells whether there is another page.
         sql = statement.sql
-        rows = await self._database.fetch_all(sql, hub=hub, limit=wanted + 1, **statement.parameters(sql))
+        own: dict[str, Value] = {"hub": hub, "limit": wanted + 1, "now": self._clock()}
+        rows = await self._database.fetch_all(sql, **statement.parameters(sql, own))
         page, more = rows[:wanted], len(rows) > wanted
         remaining = None if left is None else left - len(page)
         following = None
@@ -114,9 +118,9 @@ class _Statement:
         order = f" ORDER BY {', '.join(orders)}" if orders else ""
         return f"{self._select}{self._after}{order} LIMIT :limit"
 
-    def parameters(self, sql: str) -> dict[str, Value]:
+    def parameters(self, sql: str, own: dict[str, Value]) -> dict[str, Value]:
         """Those that stand in the text: not every value that was compiled is in the end needed."""
-        bound = self.compiler.parameters
+        bound = {**self.compiler.parameters, **own}
         return {name: bound[name] for name in _PARAMETER.findall(sql)}
 
     # Twins.
@@ -133,12 +137,15 @@ class _Statement:
         self._select = f"SELECT {', '.join(columns)} FROM {VIEW_TABLES}{compiler.joined} WHERE {where}"
 
     def _view_columns(self) -> list[str]:
-        """Documents of which nothing is selected are not read."""
         items = self._query.items
         if items is None:
             return list(VIEW_COLUMNS)
         roots = {item.expression.parts[0] for item in items if isinstance(item.expression, Path)}
-        return ["'{}'" if _DOCUMENT_ROOTS.get(column, "") not in {"", *roots} else column for column in VIEW_COLUMNS]
+        columns = []
+        for column in VIEW_COLUMNS:
+            root, instead = _COSTLY.get(column, ("", ""))
+            columns.append(column if not root or root in roots else instead)
+        return columns
 
     def _where(self) -> str:
         source = "i.hub = :hub AND i.module_id " + ("<> ''" if self._query.source == "modules" else "= ''")

@@ -30,8 +30,11 @@ _SELECT = (
     " reported_version FROM twin WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
 )
 
-C2D_MESSAGE_COUNT = "0"
-"""SQL for how many messages wait for the device ``i``; modules have none."""
+C2D_MESSAGE_COUNT = (
+    "(SELECT count(*) FROM queued_message m WHERE m.hub = i.hub AND m.device_id = i.device_id"
+    " AND m.module_id = i.module_id AND (m.expiry > :now OR m.lock_token IS NOT NULL))"
+)
+"""How many messages wait for the identity ``i`` or are locked."""
 
 VIEW_COLUMNS = (
     "i.device_id",
@@ -132,9 +135,10 @@ async def find_twin_in(tx: Transaction, hub: str, device_id: str, module_id: str
 
 
 async def find_twin_view(
-    source: Database | Transaction, hub: str, device_id: str, module_id: str = ""
+    source: Database | Transaction, hub: str, device_id: str, module_id: str, now: int
 ) -> TwinView | None:
-    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id)
+    """What service clients see at ``now``, in microseconds: expired messages are not counted."""
+    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id, now=now)
     return twin_view(row) if row else None
 
 

@@ -41,7 +41,7 @@ class HubQueriesApi:
         body = await requests.read_record(request, _Query)
         size = _page_size(request.headers.get("x-ms-max-item-count"))
         page = await self.queries.page(hub.name, body.query, request.headers.get("x-ms-continuation"), size)
-        headers = {"x-ms-item-type": page.item_type}
+        headers: dict[str, str] = {"x-ms-item-type": page.item_type}
         if page.continuation is not None:
             headers["x-ms-continuation"] = page.continuation
         return requests.json_response(page.items, headers=headers)
