@@ -37,6 +37,8 @@ COMMANDS: dict[str, Entry] = {
     "registration": Entry("muster.cli.registration", "Show and delete registration records."),
     "hub": Entry("muster.cli.hub", "Manage the hubs of the server."),
     "device": Entry("muster.cli.device", "Manage the device identities of the hub."),
+    "twin": Entry("muster.cli.twin", "Show and change the twins of devices and modules."),
+    "query": Entry("muster.cli.query", "Find devices and modules by a query."),
     "events": Entry("muster.cli.events", "Read and follow what devices send."),
     "why": Entry("muster.cli.why", "Explain why a device was refused."),
     "token": Entry("muster.cli.token", "Print a bearer token for Azure's management clients."),
