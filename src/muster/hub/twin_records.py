@@ -31,10 +31,10 @@ _SELECT = (
 )
 
 C2D_MESSAGE_COUNT = (
-    "(SELECT count(*) FROM queued_message m WHERE m.hub = i.hub AND m.device_id = i.device_id"
-    " AND m.module_id = i.module_id AND (m.expiry > :now OR m.lock_token IS NOT NULL))"
+    "(SELECT count(*) FROM queued_message q"
+    " WHERE q.hub = i.hub AND q.device_id = i.device_id AND q.module_id = i.module_id)"
 )
-"""How many messages wait for the identity ``i`` or are locked."""
+"""SQL for how many messages wait for the identity ``i``; one that expires counts until it is swept."""
 
 VIEW_COLUMNS = (
     "i.device_id",
@@ -135,10 +135,9 @@ async def find_twin_in(tx: Transaction, hub: str, device_id: str, module_id: str
 
 
 async def find_twin_view(
-    source: Database | Transaction, hub: str, device_id: str, module_id: str, now: int
+    source: Database | Transaction, hub: str, device_id: str, module_id: str = ""
 ) -> TwinView | None:
-    """What service clients see at ``now``, in microseconds: expired messages are not counted."""
-    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id, now=now)
+    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id)
     return twin_view(row) if row else None
 
 

@@ -139,7 +139,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         provisioning=provisioning,
         devices=devices,
         twins=Twins(database, bus, clock),
-        queries=Queries(database, clock),
+        queries=Queries(database),
         events=EventLog(database, bus, clock),
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
