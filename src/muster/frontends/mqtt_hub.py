@@ -74,6 +74,7 @@ class HubHead:
         self._acknowledgements = Acknowledgements()
         self._clean_session = connect.clean_session
         self._will = connect.will
+        self._model_id = model_id
         self.session_present = False
         self._session: Session | None = None
         self._conversation: Conversation | None = None
@@ -81,7 +82,10 @@ class HubHead:
 
     async def attach(self) -> None:
         """Become the identity's connection."""
-        sessions = self._services.sessions
+        sessions, identity = self._services.sessions, self._principal.identity
+        if self._model_id:
+            twins = self._services.twins
+            await twins.announce_model(self._hub, identity.device_id, identity.module_id, self._model_id)
         self._session = await sessions.attach(self._principal, self._deliver, clean_session=self._clean_session)
         self.session_present = self._session.resumed is not None
 
