@@ -22,7 +22,7 @@ def python(clients: OpenClient) -> SdkClient:
 
 @pytest.fixture(scope="module")
 def node(node_clients: OpenNodeClient) -> NodeClient:
-    return node_clients("registry.js")
+    return node_clients("twins.js")
 
 
 @pytest.fixture(scope="module")
