@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.fix_pki import root
 from tests.support.fix_server import (
     DEVELOPMENT_KEY,
     ID_SCOPE,
@@ -160,6 +161,70 @@ class TestDevice:
         facts = muster.cli_json("cert", "inspect", certificate)["certificates"][0]
         assert made["authentication"]["x509Thumbprint"]["primaryThumbprint"] == facts["sha256Thumbprint"]
         assert muster.cli("device", "connection-string", "pump-2").stdout.strip().endswith("DeviceId=pump-2;x509=true")
+
+    def test_changing_one(self, muster):
+        made = muster.cli_json("device", "create", "pump-3")
+        keys = made["authentication"]["symmetricKey"]
+        changed = muster.cli_json("device", "update", "pump-3", "--disable", "--status-reason", "sold")
+        assert (changed["status"], changed["statusReason"]) == ("disabled", "sold")
+        assert changed["authentication"] == made["authentication"]
+        stale = failure(muster, "device", "update", "pump-3", "--enable", "--etag", made["etag"])
+        assert "PreconditionFailed" in stale
+        assert muster.cli_json("device", "update", "pump-3", "--enable")["status"] == "enabled"
+        swapped = muster.cli_json("device", "regenerate-key", "pump-3", "--key", "swap")
+        assert swapped["authentication"]["symmetricKey"]["primaryKey"] == keys["secondaryKey"]
+        string = muster.cli("device", "connection-string", "pump-3", "--secondary").stdout.strip()
+        assert string.endswith(f"SharedAccessKey={keys['primaryKey']}")
+        by_ca = muster.cli_json("device", "update", "pump-3", "--auth", "certificateAuthority")
+        assert by_ca["authentication"]["type"] == "certificateAuthority"
+        assert "has no symmetric keys" in failure(muster, "device", "regenerate-key", "pump-3")
+        assert muster.cli("device", "purge", "pump-3").stdout == "purged 0 messages of device pump-3\n"
+
+    def test_edge_devices_and_modules(self, muster):
+        gate = muster.cli_json("device", "create", "gate-1", "--edge")
+        leaf = muster.cli_json("device", "create", "leaf-1", "--parent", "gate-1")
+        assert leaf["deviceScope"] == gate["deviceScope"]
+        assert muster.cli_json("device", "update", "leaf-1", "--parent", "").get("deviceScope") is None
+        assert "is no IoT Edge device" in failure(muster, "device", "create", "leaf-2", "--parent", "leaf-1")
+        assert "$edgeHub" in muster.cli("module", "list", "gate-1").stdout
+        made = muster.cli_json("module", "create", "gate-1", "gauge", "--managed-by", "me")
+        key = made["authentication"]["symmetricKey"]["primaryKey"]
+        assert key not in muster.cli("module", "show", "gate-1", "gauge").stdout
+        string = muster.cli("module", "connection-string", "gate-1", "gauge").stdout.strip()
+        assert string == f"HostName={muster.address};DeviceId=gate-1;ModuleId=gauge;SharedAccessKey={key}"
+        changed = muster.cli_json("module", "update", "gate-1", "gauge", "--managed-by", "")
+        assert (changed["managedBy"], changed["authentication"]) == (None, made["authentication"])
+        muster.cli("module", "regenerate-key", "gate-1", "gauge")
+        muster.cli("module", "delete", "gate-1", "gauge")
+        assert "ModuleNotFound" in failure(muster, "module", "show", "gate-1", "gauge")
+
+    def test_export_and_import(self, muster, tmp_path):
+        muster.cli("device", "create", "moved-1")
+        muster.cli("module", "create", "moved-1", "gauge")
+        file = tmp_path / "devices.json"
+        muster.cli("device", "export", str(file))
+        assert file.stat().st_mode & 0o777 == 0o600
+        items = [item for item in json.loads(file.read_text()) if item["id"] == "moved-1"]
+        file.write_text(json.dumps(items))
+        key = items[0]["authentication"]["symmetricKey"]["primaryKey"]
+        again = muster.cli("device", "import", str(file), check=False)
+        assert (again.returncode, "DeviceAlreadyExists" in again.stdout) == (1, True)
+        muster.cli("device", "delete", "moved-1")
+        assert muster.cli_json("device", "import", str(file)) == {"written": 2, "errors": []}
+        assert muster.cli_json("device", "show", "moved-1")["authentication"]["symmetricKey"]["primaryKey"] == key
+        assert [module["moduleId"] for module in muster.cli_json("module", "list", "moved-1")] == ["gauge"]
+        muster.cli("device", "import", str(file), "--update")
+
+    def test_ca_certificates_of_the_hub(self, muster, tmp_path):
+        hub = muster.cli_json("hub", "list")[0]["name"]
+        certificate = tmp_path / "plant.pem"
+        certificate.write_bytes(root().certificate_pem)
+        made = muster.cli_json("certificate", "upload", str(certificate), "--verify", "--hub", hub)
+        assert made["properties"]["isVerified"] is True
+        assert made["type"] == "Microsoft.Devices/IotHubs/Certificates"
+        assert "plant" not in [one["name"] for one in muster.cli_json("certificate", "list")]
+        assert "plant" in [one["name"] for one in muster.cli_json("certificate", "list", "--hub", hub)]
+        muster.cli("certificate", "delete", "plant", "--hub", hub)
 
     def test_awkward_ids_travel_whole(self, muster):
         name = "a%2F#?+'=b"

@@ -219,7 +219,90 @@ def test_a_policy_acts_as_a_device(
     assert method == '{"scope":"hub","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}'
 
 
+# Modules
+
+
+def module_string(muster: MusterServer, https: HttpsClient, device_id: str, key: str = KEY_2) -> str:
+    """A device with one key and its module ``gauge`` with another; the connection string of the module."""
+    https.create_device(device_id, authentication=sas(KEY, KEY))
+    body = {"deviceId": device_id, "moduleId": "gauge", "authentication": sas(KEY_2, KEY_2)}
+    answer = https.request("PUT", f"/devices/{device_id}/modules/gauge?api-version=2021-04-12", body)
+    assert answer.status == 200, answer
+    return f"HostName={muster.address};DeviceId={device_id};ModuleId=gauge;SharedAccessKey={key}"
+
+
+@pytest.mark.parametrize("way", [{"api": "sync"}, {"api": "aio", "websockets": True}], ids=["sync", "aio-websockets"])
+def test_a_module_by_its_key(muster: MusterServer, https: HttpsClient, device: SdkClient, way: dict[str, Any]) -> None:
+    device_id = f"module-{way['api']}"
+    string = module_string(muster, https, device_id)
+    device.call("connect", connection=device_id, connection_string=string, module_id="gauge", **way)
+    device.call("send", connection=device_id, messages=[{"body": "x"}])
+    path = f"/devices/{device_id}/modules/gauge?api-version=2021-04-12"
+    assert https.request("GET", path).json["connectionState"] == "Connected"
+    assert not https.is_connected(device_id)
+    device.call("close", connection=device_id)
+    event = https.events(device_id, 1)[0]
+    assert event["moduleId"] == "gauge"
+    assert event["connectionAuthMethod"].startswith('{"scope":"module","type":"sas"')
+
+
+def test_a_module_by_its_certificate(
+    muster: MusterServer, https: HttpsClient, device: SdkClient, tmp_path: Path
+) -> None:
+    identity = self_signed("whatever")
+    https.create_device("module-x509")
+    thumbprint = by_thumbprint(sha256_thumbprint(identity.certificate))
+    body = {"deviceId": "module-x509", "moduleId": "gauge", "authentication": thumbprint}
+    path = "/devices/module-x509/modules/gauge?api-version=2021-04-12"
+    assert https.request("PUT", path, body).status == 200
+    names = {"device_id": "module-x509", "module_id": "gauge"}
+    device.call("connect", connection="module-x509", **names, **files(identity, tmp_path))
+    device.call("send", connection="module-x509", messages=[{"body": "x"}])
+    device.call("close", connection="module-x509")
+    assert https.events("module-x509", 1)[0]["moduleId"] == "gauge"
+
+
+def test_the_end_of_modules(muster: MusterServer, https: HttpsClient, device: SdkClient) -> None:
+    """Deleting it, giving it another key, and disabling or deleting its device end the connection of a module."""
+    ways = ("deleted", "rekeyed", "disabled", "orphaned")
+    for way in ways:
+        string = module_string(muster, https, f"end-{way}")
+        device.call("connect", connection=f"end-{way}", connection_string=string, module_id="gauge")
+    version = "api-version=2021-04-12"
+    https.request("DELETE", f"/devices/end-deleted/modules/gauge?{version}", if_match="*")
+    body = {"deviceId": "end-rekeyed", "moduleId": "gauge", "authentication": sas(KEY, KEY)}
+    https.request("PUT", f"/devices/end-rekeyed/modules/gauge?{version}", body, if_match="*")
+    https.update_device("end-disabled", status="disabled", authentication=sas(KEY, KEY))
+    https.request("DELETE", f"/devices/end-orphaned?{version}", if_match="*")
+    for way in ways:
+        device.call("wait_until_closed", connection=f"end-{way}", seconds=_NOTICED_SECONDS)
+        device.call("close", connection=f"end-{way}")
+
+
+def test_new_keys_end_a_connection(https: HttpsClient, device: SdkClient, with_key: CreateDevice) -> None:
+    for name, key in (("rotate-primary", KEY), ("rotate-other", KEY_2)):
+        device.call("connect", connection=name, connection_string=with_key(name, key))
+    body = {"policyKey": "primary", "devices": [{"id": "rotate-primary"}, {"id": "rotate-other"}]}
+    answer = https.request("POST", "/devices/keys/regenerate?api-version=2024-03-31", body)
+    assert answer.status == 200
+    device.call("wait_until_closed", connection="rotate-primary", seconds=_NOTICED_SECONDS)
+    device.call("send", connection="rotate-other", messages=[{"body": "x"}])
+    for name in ("rotate-primary", "rotate-other"):
+        device.call("close", connection=name)
+
+
 # Refusals
+
+
+def test_a_module_does_not_open_with_the_key_of_its_device(
+    muster: MusterServer, https: HttpsClient, device: SdkClient
+) -> None:
+    string = module_string(muster, https, "module-wrong", KEY)
+    with pytest.raises(SdkError) as caught:
+        device.call("connect", connection="module-wrong", connection_string=string, module_id="gauge")
+    assert caught.value.kind == "CredentialError"
+    report = muster.cli_json("why", "module-wrong/gauge")[0]
+    assert [item["id"] for item in report["checks"] if item["outcome"] == "refused"] == ["sas.signature"]
 
 
 def refused(muster: MusterServer, device: SdkClient, subject: str, check_id: str, **arguments: Any) -> None:

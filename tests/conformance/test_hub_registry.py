@@ -123,15 +123,107 @@ def test_what_is_refused(registry: Registry) -> None:
     fails(400, "ArgumentInvalid", registry, "create_device_with_sas", "with space", KEY, KEY_2, "enabled")
     fails(400, "ArgumentInvalid", registry, "create_device_with_sas", "bad-status", KEY, KEY_2, "sleeping")
     fails(400, "ArgumentInvalid", registry, "create_device_with_x509", "bad-x509", "AB:CD", None, "enabled")
-    fails(400, "ArgumentInvalid", registry, "create_device_with_certificate_authority", "ca-1", "enabled")
 
 
-def test_what_is_not_served_yet(registry: Registry) -> None:
-    """Clearly, and in the hub's own shape."""
-    fails(404, "GenericNotFound", registry, "get_device_registry_statistics")
-    fails(404, "GenericNotFound", registry, "get_service_statistics")
-    registry("create_device_with_sas", "modules-1", KEY, KEY_2, "enabled")
-    fails(404, "GenericNotFound", registry, "get_modules", "modules-1")
+def test_certificate_authority(registry: Registry) -> None:
+    created = registry("create_device_with_certificate_authority", "ca-1", "enabled", status_reason="new")
+    assert created["authentication"]["type"] == "certificateAuthority"
+    assert not created["authentication"]["symmetricKey"]
+    updated = registry("update_device_with_certificate_authority", "ca-1", created["etag"], "disabled")
+    assert (updated["status"], updated["authentication"]["type"]) == ("disabled", "certificateAuthority")
+    keys = registry("update_device_with_sas", "ca-1", "*", KEY, KEY_2, "enabled")
+    assert keys["authentication"]["symmetricKey"] == {"primaryKey": KEY, "secondaryKey": KEY_2}
+
+
+def test_statistics(registry: Registry) -> None:
+    before = registry("get_device_registry_statistics")
+    registry("create_device_with_sas", "count-1", KEY, KEY_2, "enabled")
+    registry("create_device_with_sas", "count-2", KEY, KEY_2, "disabled")
+    after = registry("get_device_registry_statistics")
+    assert {name: after[name] - before[name] for name in before} == {
+        "totalDeviceCount": 2,
+        "enabledDeviceCount": 1,
+        "disabledDeviceCount": 1,
+    }
+    assert registry("get_service_statistics") == {"connectedDeviceCount": 0}
+
+
+# Edge devices
+
+
+def test_edge_devices_and_their_children(registry: Registry) -> None:
+    gate = registry("create_device_with_sas", "gate", KEY, KEY_2, "enabled", iot_edge=True)
+    assert gate["capabilities"] == {"iotEdge": True}
+    scope = gate["deviceScope"]
+    assert scope.startswith("ms-azure-iot-edge://gate-")
+    assert [module["moduleId"] for module in registry("get_modules", "gate")] == ["$edgeAgent", "$edgeHub"]
+    leaf = registry("create_device_with_sas", "leaf", KEY, KEY_2, "enabled", device_scope=scope)
+    assert (leaf["deviceScope"], leaf["parentScopes"]) == (scope, [scope])
+    child = registry("create_device_with_sas", "child", KEY, KEY_2, "enabled", iot_edge=True, parent_scopes=[scope])
+    assert child["parentScopes"] == [scope]
+    fails(
+        400,
+        "ArgumentInvalid",
+        registry,
+        "update_device_with_sas",
+        *("gate", "*", KEY, KEY_2, "enabled"),
+        iot_edge=True,
+        device_scope="ms-azure-iot-edge://other-1",
+    )
+
+
+# Modules
+
+
+def test_modules(registry: Registry) -> None:
+    registry("create_device_with_sas", "modules", KEY, KEY_2, "enabled")
+    by_key = registry("create_module_with_sas", "modules", "by-key", "operator", KEY, KEY_2)
+    assert by_key["authentication"]["symmetricKey"] == {"primaryKey": KEY, "secondaryKey": KEY_2}
+    assert (by_key["moduleId"], by_key["deviceId"], by_key["managedBy"]) == ("by-key", "modules", "operator")
+    by_print = registry("create_module_with_x509", "modules", "by-print", "operator", "AB" * 20, None)
+    assert by_print["authentication"]["x509Thumbprint"]["primaryThumbprint"] == "AB" * 20
+    by_ca = registry("create_module_with_certificate_authority", "modules", "by-ca", None)
+    assert by_ca["authentication"]["type"] == "certificateAuthority"
+    assert [module["moduleId"] for module in registry("get_modules", "modules")] == ["by-ca", "by-key", "by-print"]
+    assert registry("get_module", "modules", "by-key") == by_key
+    updated = registry("update_module_with_sas", "modules", "by-key", "me", by_key["etag"], KEY_2, KEY)
+    assert (updated["managedBy"], updated["authentication"]["symmetricKey"]["primaryKey"]) == ("me", KEY_2)
+    stale = ("modules", "by-key", "me", by_key["etag"], KEY, KEY_2)
+    fails(412, "PreconditionFailed", registry, "update_module_with_sas", *stale)
+    changed = registry("update_module_with_x509", "modules", "by-key", "me", "*", "CD" * 32, None)
+    assert changed["authentication"]["type"] == "selfSigned"
+    assert registry("update_module_with_certificate_authority", "modules", "by-key", "me", "*")["managedBy"] == "me"
+    registry("delete_module", "modules", "by-print", etag=by_print["etag"])
+    registry("delete_module", "modules", "by-key")
+    fails(404, "ModuleNotFound", registry, "get_module", "modules", "by-key")
+    with pytest.raises(SdkError) as caught:
+        registry("create_module_with_sas", "modules", "by-ca", None, KEY, KEY_2)
+    assert (caught.value.status, caught.value.json["errorCode"]) == (409, 409301)
+    fails(401, "IotHubUnauthorizedAccess", registry, "get_modules", "no-such-device")
+
+
+# Many at once
+
+
+def test_bulk(registry: Registry) -> None:
+    def item(device_id: str, **members: Any) -> dict[str, Any]:
+        authentication = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY_2}}
+        whole = {"id": device_id, "importMode": "create", "status": "enabled", "authentication": authentication}
+        return {**whole, **members}
+
+    bulk = "bulk_create_or_update_devices"
+    module = {"id": "bulk-1", "moduleId": "m", "importMode": "create", "authentication": {"type": "sas"}}
+    result = registry(bulk, [item("bulk-1"), item("bulk-2", tags={"site": "A"}), module])
+    assert (result["isSuccessful"], result["errors"]) == (True, [])
+    assert registry("get_twin", "bulk-2")["tags"] == {"site": "A"}
+    result = registry(bulk, [item("bulk-3"), item("bulk-1")])  # answered with 400, which is no error for the SDK
+    assert result["isSuccessful"] is False
+    assert [(error["deviceId"], error["errorCode"]) for error in result["errors"]] == [
+        ("bulk-1", "DeviceAlreadyExists")
+    ]
+    registry(bulk, [{"id": f"bulk-{number}", "importMode": "delete"} for number in (1, 2, 3)])
+    fails(404, "DeviceNotFound", registry, "get_device", "bulk-3")
+    fails(413, "TooManyDevices", registry, bulk, [item(f"many-{number}") for number in range(101)])
 
 
 READ, WRITE, TWIN = "get_device", "delete_device", "get_twin"

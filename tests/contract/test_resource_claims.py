@@ -9,8 +9,9 @@ from importlib.resources import files
 import pytest
 
 from muster.bus.bus import LocalBus
+from muster.domain.access_rules import AccessRuleBody
 from muster.domain.errors import ConflictError, NotFoundError, PreconditionFailedError
-from muster.domain.provisioning_resource import AccessRuleBody, LinkedHubBody, PropertiesBody, ProvisioningBody
+from muster.domain.provisioning_resource import LinkedHubBody, PropertiesBody, ProvisioningBody
 from muster.domain.resource import ResourceFacts
 from muster.dps.services import ProvisioningServices
 from muster.hub.hubs import Hubs

@@ -109,7 +109,7 @@ class TestCreation:
             ("e" * 51, {"hostName": "east.example.net"}, "3 to 50 are allowed"),
             ("127", {"hostName": "east.example.net"}, "digits only"),
             ("east", {"hostName": "east.example.net", "routing": {"routes": [{}]}}, "no routing"),
-            ("east", {"hostName": "east.example.net", "authorizationPolicies": [{}]}, "no authorizationPolicies"),
+            ("east", {"hostName": "east.example.net", "authorizationPolicies": [{}]}, "authorizationPolicies"),
             (
                 "east",
                 {"hostName": "east.example.net", "eventHubEndpoints": {"events": {"partitionCount": 33}}},

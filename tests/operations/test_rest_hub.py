@@ -183,7 +183,7 @@ async def test_an_update_without_authentication_makes_new_keys(rest: RestClient)
         ({"type": "sas", "symmetricKey": {"primaryKey": "QUJD", "secondaryKey": KEY}}, "16 to 64"),
         ({"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AA:BB"}}, "StringIsNotThumbprint"),
         ({"type": "none"}, "none"),
-        ({"type": "certificateAuthority"}, "certificateAuthority"),
+        ({"type": "magic"}, "sas, selfSigned and certificateAuthority"),
     ],
 )
 async def test_authentication_that_is_refused(rest: RestClient, authentication: object, word: str) -> None:
@@ -215,6 +215,10 @@ RIGHTS = {
     "GET /devices/d1": {"iothubowner", "registryRead", "registryReadWrite"},
     "PUT /devices/d1": {"iothubowner", "registryReadWrite"},
     "DELETE /devices/d1": {"iothubowner", "registryReadWrite"},
+    "GET /devices/d1/modules": {"iothubowner", "registryRead", "registryReadWrite"},
+    "POST /devices/keys/regenerate": {"iothubowner", "registryReadWrite"},
+    "GET /statistics/devices": {"iothubowner", "registryRead", "registryReadWrite"},
+    "GET /statistics/service": {"iothubowner", "service", "registryRead", "registryReadWrite"},
     "GET /twins/d1": {"iothubowner", "service"},
 }
 
@@ -227,7 +231,7 @@ async def test_rights_of_the_five_policies(rest: RestClient, operation: str, pol
     answer = await rest.request(
         method,
         f"{path}?{VERSION}",
-        {"deviceId": "d1"},
+        {"deviceId": "d1", "policyKey": "swap"},
         authorization=rest.token(policy, "hub.example.net"),
         if_match="*",
     )

@@ -60,7 +60,17 @@ class ManagementClient:
         access = BearerAccess(TOKEN_KEY, services.clock)
         guard = Guard(services.reports.new_tracking_id, services.clock)
         provisioning = ProvisioningResources(services.provisioning, services.authorities, access)
-        hubs = HubResources(services.hubs, services.provisioning, self.hosts, access, None)
+        hubs = HubResources(
+            services.hubs,
+            services.hub_authorities,
+            services.devices,
+            services.consumer_groups,
+            services.usage,
+            services.provisioning,
+            self.hosts,
+            access,
+            None,
+        )
         app = create_app([*provisioning.routes(guard), *hubs.routes(guard)], guard)
         self._rest = RestClient(app, services)
 

@@ -23,7 +23,7 @@ from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_queries import HubQueriesApi
-from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_registry import HubRegistryApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -197,8 +197,8 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub = HubServiceApi(services.hubs, services.devices, services.access)
     gate = HubGate(services.hubs, services.access)
+    registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
     twins = HubTwinsApi(gate, services.twins)
     queries = HubQueriesApi(gate, services.queries)
     methods = HubMethodsApi(gate, services.methods)
@@ -221,6 +221,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, hub, twins, queries, methods, muster, preview)
+    apis = (dps, registry, twins, queries, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

@@ -1,4 +1,5 @@
-"""``muster certificate``: the CA certificates of the provisioning service and their proof of possession (dps.md 7.5).
+"""``muster certificate``: the CA certificates of the provisioning service or of a hub, and their proof of possession
+(dps.md 7.5, hub-service.md 10).
 
 Not here: making certificates.
 """
@@ -15,10 +16,10 @@ from muster.cli.options import DataDirectory, Output
 from muster.cli.output import Format, print_json, printable, record_text, table_text
 
 if TYPE_CHECKING:
-    from muster.cli.management import Management, Resource
+    from muster.cli.management import Management, Owner, Resource
 
 app = typer.Typer(
-    help="Manage the CA certificates of the provisioning service.",
+    help="Manage CA certificates of the provisioning service or of a hub.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -41,6 +42,11 @@ PassPhraseFile = Annotated[
     typer.Option(help="File whose first line is the pass phrase of that key.", show_default=False),
 ]
 
+HubName = Annotated[
+    str | None,
+    typer.Option("--hub", help="Name of the hub, for its CA certificates and not the service's.", show_default=False),
+]
+
 _ANY = "*"
 _MICROSECOND = 1_000_000
 
@@ -61,6 +67,7 @@ def upload(
     pass_phrase_file: PassPhraseFile = None,
     update: Annotated[bool, typer.Option("--update", help="Replace a CA certificate that exists already.")] = False,
     output: Output = Format.TABLE,
+    hub: HubName = None,
     data_directory: DataDirectory = None,
 ) -> None:
     """Upload a CA certificate, root or intermediate, to which chains of devices may lead."""
@@ -69,7 +76,7 @@ def upload(
         raise typer.BadParameter("is for --verify", param_hint="--key")
     secret = _secret(pass_phrase, pass_phrase_file)
     name = name or file.stem
-    certificates = _Certificates.connect(data_directory)
+    certificates = _Certificates.connect(data_directory, hub)
     before = certificates.find(name)
     if before is not None and not update:
         raise CommandError(
@@ -83,9 +90,11 @@ def upload(
 
 
 @app.command(name="list")
-def list_certificates(*, output: Output = Format.TABLE, data_directory: DataDirectory = None) -> None:
+def list_certificates(
+    *, output: Output = Format.TABLE, hub: HubName = None, data_directory: DataDirectory = None
+) -> None:
     """List the CA certificates."""
-    found = _Certificates.connect(data_directory).all()
+    found = _Certificates.connect(data_directory, hub).all()
     if output is Format.JSON:
         print_json(found)
         return
@@ -97,20 +106,27 @@ def list_certificates(*, output: Output = Format.TABLE, data_directory: DataDire
 
 
 @app.command()
-def show(name: Name, *, output: Output = Format.TABLE, data_directory: DataDirectory = None) -> None:
+def show(
+    name: Name, *, output: Output = Format.TABLE, hub: HubName = None, data_directory: DataDirectory = None
+) -> None:
     """Show a CA certificate."""
-    _show(_Certificates.connect(data_directory).get(name), output)
+    _show(_Certificates.connect(data_directory, hub).get(name), output)
 
 
 @app.command(name="generate-code")
 def generate_code(
-    name: Name, *, etag: Etag = None, output: Output = Format.TABLE, data_directory: DataDirectory = None
+    name: Name,
+    *,
+    etag: Etag = None,
+    output: Output = Format.TABLE,
+    hub: HubName = None,
+    data_directory: DataDirectory = None,
 ) -> None:
     """Begin a proof of possession: print the code that a certificate signed by the CA has to have as its common name.
 
     A code from earlier is worth nothing any more.
     """
-    stored = _Certificates.connect(data_directory).generate(name, etag or _ANY)
+    stored = _Certificates.connect(data_directory, hub).generate(name, etag or _ANY)
     if output is Format.JSON:
         print_json(stored)
     else:
@@ -129,6 +145,7 @@ def verify(
     pass_phrase_file: PassPhraseFile = None,
     etag: Etag = None,
     output: Output = Format.TABLE,
+    hub: HubName = None,
     data_directory: DataDirectory = None,
 ) -> None:
     """Finish a proof of possession with a certificate, or do all of it with --key."""
@@ -136,55 +153,56 @@ def verify(
         raise typer.BadParameter("give either the certificate that was signed for the code, or --key")
     secret = _secret(pass_phrase, pass_phrase_file)
     content = _read(proof) if proof is not None else b""
-    certificates = _Certificates.connect(data_directory)
+    certificates = _Certificates.connect(data_directory, hub)
     stored = certificates.verify(name, content, etag or _ANY) if key is None else certificates.prove(name, key, secret)
     _show(stored, output)
 
 
 @app.command()
-def delete(name: Name, *, etag: Etag = None, data_directory: DataDirectory = None) -> None:
-    """Delete a CA certificate. Enrollments that refer to it refuse their devices from then on."""
-    _Certificates.connect(data_directory).delete(name, etag or _ANY)
+def delete(name: Name, *, etag: Etag = None, hub: HubName = None, data_directory: DataDirectory = None) -> None:
+    """Delete a CA certificate. What refers to it, or leads to it, refuses devices from then on."""
+    _Certificates.connect(data_directory, hub).delete(name, etag or _ANY)
     print(f"deleted CA certificate {printable(name)}")
 
 
 class _Certificates:
-    """The CA certificates of the provisioning service of one server."""
+    """The CA certificates of the provisioning service, or of a hub, of one server."""
 
-    def __init__(self, management: "Management", service: str) -> None:
+    def __init__(self, management: "Management", owner: "Owner") -> None:
         self._management = management
-        self._service = service
+        self._owner = owner
 
     @classmethod
-    def connect(cls, data_directory: Path | None) -> "_Certificates":
-        from muster.cli.management import connect_management
+    def connect(cls, data_directory: Path | None, hub: str | None) -> "_Certificates":
+        from muster.cli.management import connect_management, hub_owner, service_owner
 
         management = connect_management(data_directory)
-        return cls(management, str(management.service()["name"]))
+        owner = hub_owner(hub) if hub else service_owner(str(management.service()["name"]))
+        return cls(management, owner)
 
     def all(self) -> list["Resource"]:
-        return self._management.certificates(self._service)
+        return self._management.certificates(self._owner)
 
     def find(self, name: str) -> "Resource | None":
-        return self._management.find_certificate(self._service, name)
+        return self._management.find_certificate(self._owner, name)
 
     def get(self, name: str) -> "Resource":
-        return self._management.certificate(self._service, "GET", name)
+        return self._management.certificate(self._owner, "GET", name)
 
     def put(self, name: str, properties: "Resource", etag: str | None) -> "Resource":
-        return self._management.certificate(self._service, "PUT", name, body=properties, etag=etag)
+        return self._management.certificate(self._owner, "PUT", name, body=properties, etag=etag)
 
     def generate(self, name: str, etag: str) -> "Resource":
-        return self._management.certificate(self._service, "POST", name, "generateVerificationCode", etag=etag)
+        return self._management.certificate(self._owner, "POST", name, "generateVerificationCode", etag=etag)
 
     def verify(self, name: str, proof: bytes, etag: str) -> "Resource":
         body = {"certificate": base64.b64encode(proof).decode()}
-        return self._management.certificate(self._service, "POST", name, "verify", body=body, etag=etag)
+        return self._management.certificate(self._owner, "POST", name, "verify", body=body, etag=etag)
 
     def delete(self, name: str, etag: str) -> None:
         if self.find(name) is None:
             raise CommandError(f"there is no CA certificate {printable(name)}", "`muster certificate list` shows all")
-        self._management.certificate(self._service, "DELETE", name, etag=etag)
+        self._management.certificate(self._owner, "DELETE", name, etag=etag)
 
     def prove(self, name: str, key: Path, pass_phrase: str | None) -> "Resource":
         """Ask for a code, sign it with the CA's key, and hand it in. Raises CommandError."""

@@ -280,6 +280,7 @@ class Client:
             code=refusal.code,
             name=refusal.name,
             tracking_id=refusal.tracking_id,
+            document=raw.document,
         )
 
     def _advice(self, access: Access | None, status: int, tracking_id: str) -> str:

@@ -1,37 +1,51 @@
 """``muster device``: the device identities of the hub over its registry REST API (hub-service.md 2).
 
-Keys of devices are shown only on request: by ``device connection-string`` and in JSON.
+Keys of devices are shown only on request: by ``connection-string``, ``export`` and in JSON. Not here: modules
+(``cli/module.py``), documents (``cli/identity_document.py``).
 """
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muster.cli.failure import CommandError
-from muster.cli.options import ConnectionString, DataDirectory, Output, connect
-from muster.cli.output import Format, print_json, printable, record_text, short_time, table_text
+from muster.cli.identity_document import (
+    Document,
+    IdentityChanges,
+    changed,
+    exported,
+    identity_rows,
+    new_device,
+    thumbprint,
+    when,
+)
+from muster.cli.identity_document import (
+    connection_string as string_of,
+)
+from muster.cli.identity_options import (
+    Auth,
+    Certificate,
+    DeviceId,
+    Etag,
+    Key,
+    Parent,
+    PrimaryKey,
+    Secondary,
+    SecondaryKey,
+    StatusReason,
+    UpdateEtag,
+    WhichKey,
+)
+from muster.cli.options import ConnectionString, DataDirectory, Output
+from muster.cli.output import Format, json_text, print_json, printable, record_text, table_text
 
 if TYPE_CHECKING:
-    from muster.cli.client import Client
+    from muster.cli.identity_requests import Registry
 
 app = typer.Typer(
     help="Manage the device identities of the hub.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
-
-Document = dict[str, Any]
-
-
-class Authentication(StrEnum):
-    """The choices of ``--auth``, as the hub spells them (hub-service.md 2.2)."""
-
-    SAS = "sas"
-    SELF_SIGNED = "selfSigned"
-    CERTIFICATE_AUTHORITY = "certificateAuthority"
-
-
-DeviceId = Annotated[str, typer.Argument(help="Device id.", show_default=False)]
 
 
 @app.command(name="list")
@@ -43,11 +57,7 @@ def list_devices(
     data_directory: DataDirectory = None,
 ) -> None:
     """List the device identities."""
-    from muster.cli.client import HUB_API_VERSION
-
-    client = connect(connection_string, data_directory)
-    query: dict[str, str | int | None] = {"top": top, "api-version": HUB_API_VERSION}
-    devices = client.request(client.target.hub, "GET", "/devices", query=query).document or []
+    devices = _registry(connection_string, data_directory).devices(top)
     if output is Format.JSON:
         print_json(devices)
         return
@@ -63,48 +73,92 @@ def show(
     data_directory: DataDirectory = None,
 ) -> None:
     """Show a device identity; its keys only in JSON."""
-    client = connect(connection_string, data_directory)
-    _show(_request(client, "GET", device_id), output)
+    _show(_registry(connection_string, data_directory).get(device_id), output)
 
 
 @app.command()
 def create(
     device_id: DeviceId,
     *,
-    auth: Annotated[Authentication, typer.Option(help="How the device proves itself.")] = Authentication.SAS,
-    certificate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="File with the device's certificate, for selfSigned; given again: the secondary one.",
-            show_default=False,
-        ),
-    ] = None,
+    auth: Auth = None,
+    certificate: Certificate = None,
+    primary_key: PrimaryKey = None,
+    secondary_key: SecondaryKey = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Create it disabled.")] = False,
+    status_reason: StatusReason = None,
     edge: Annotated[bool, typer.Option("--edge", help="The device is an IoT Edge device.")] = False,
+    parent: Parent = None,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
 ) -> None:
-    """Create a device identity. Keys of a sas device are made by the hub."""
-    document = new_identity(device_id, auth, [_thumbprint(file) for file in certificate or ()], edge=edge)
-    if disabled:
-        document["status"] = "disabled"
-    _show(_request(connect(connection_string, data_directory), "PUT", device_id, body=document), output)
+    """Create a device identity. Keys of a sas device are made by the hub, if they are not given."""
+    registry = _registry(connection_string, data_directory)
+    changes = IdentityChanges(
+        auth=auth,
+        thumbprints=[thumbprint(file) for file in certificate or ()],
+        primary_key=primary_key,
+        secondary_key=secondary_key,
+        enabled=not disabled,
+        status_reason=status_reason,
+        edge=edge,
+        parent_scope=registry.scope(parent),
+    )
+    _show(registry.create(new_device(device_id, changes)), output)
+
+
+@app.command()
+def update(
+    device_id: DeviceId,
+    *,
+    enable: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Let the device connect, or not.", show_default=False)
+    ] = None,
+    status_reason: StatusReason = None,
+    auth: Auth = None,
+    certificate: Certificate = None,
+    primary_key: PrimaryKey = None,
+    secondary_key: SecondaryKey = None,
+    edge: Annotated[
+        bool | None,
+        typer.Option("--edge/--no-edge", help="Whether it is an IoT Edge device.", show_default=False),
+    ] = None,
+    parent: Parent = None,
+    etag: UpdateEtag = None,
+    output: Output = Format.TABLE,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Change a device identity; what is not named stays as it is. A connection that may not go on ends."""
+    thumbprints = [thumbprint(file) for file in certificate or ()]
+    said = (enable, status_reason, auth, primary_key, secondary_key, edge, parent)
+    if not thumbprints and all(value is None for value in said):
+        raise typer.BadParameter("nothing to change: name at least one option, such as --disable")
+    registry = _registry(connection_string, data_directory)
+    changes = IdentityChanges(
+        auth=auth,
+        thumbprints=thumbprints,
+        primary_key=primary_key,
+        secondary_key=secondary_key,
+        enabled=enable,
+        status_reason=status_reason,
+        edge=edge,
+        parent_scope=registry.scope(parent),
+    )
+    existing = registry.get(device_id)
+    _show(registry.replace(changed(existing, changes), etag or str(existing["etag"])), output)
 
 
 @app.command()
 def delete(
     device_id: DeviceId,
     *,
-    etag: Annotated[
-        str, typer.Option(help="Go on only if the identity still has this ETag; * is any.", metavar="ETAG")
-    ] = "*",
+    etag: Etag = "*",
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
 ) -> None:
-    """Delete a device identity and its twin."""
-    client = connect(connection_string, data_directory)
-    _request(client, "DELETE", device_id, headers={"If-Match": etag if etag == "*" else f'"{etag}"'})
+    """Delete a device identity with its modules, its twin and the messages that wait for it."""
+    _registry(connection_string, data_directory).delete(device_id, "", etag)
     print(f"deleted device {printable(device_id)}")
 
 
@@ -112,65 +166,95 @@ def delete(
 def device_connection_string(
     device_id: DeviceId,
     *,
+    secondary: Secondary = False,
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
 ) -> None:
     """Print the connection string with which a device program connects to the hub."""
-    client = connect(connection_string, data_directory)
-    identity = _request(client, "GET", device_id)
-    print(printable(device_string(client.target.hub.host, identity)))
+    registry = _registry(connection_string, data_directory)
+    print(printable(string_of(registry.host, registry.get(device_id), secondary=secondary)))
 
 
-def new_identity(device_id: str, auth: Authentication, thumbprints: list[str], *, edge: bool) -> Document:
-    """The body of a creating PUT. Raises CommandError for thumbprints that do not go with ``auth``."""
-    if thumbprints and auth is not Authentication.SELF_SIGNED:
-        raise CommandError("--certificate goes with --auth selfSigned", "the other kinds do not compare thumbprints")
-    if auth is Authentication.SELF_SIGNED and not 1 <= len(thumbprints) <= _SLOTS:
-        raise CommandError("--auth selfSigned takes one or two --certificate", "the primary one, then the secondary")
-    authentication: Document = {"type": auth.value}
-    if thumbprints:
-        primary, secondary, *_ = [*thumbprints, None]
-        authentication["x509Thumbprint"] = {"primaryThumbprint": primary, "secondaryThumbprint": secondary}
-    return {
-        "deviceId": device_id,
-        "status": "enabled",
-        "authentication": authentication,
-        "capabilities": {"iotEdge": edge},
-    }
+@app.command(name="regenerate-key")
+def regenerate_key(
+    device_id: DeviceId,
+    *,
+    key: Key = WhichKey.PRIMARY,
+    output: Output = Format.TABLE,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Make a symmetric key of a device anew. A connection by the old one ends."""
+    registry = _registry(connection_string, data_directory)
+    registry.regenerate(device_id, "", key.value)
+    _show(registry.get(device_id), output)
 
 
-def device_string(host: str, identity: Document) -> str:
-    """The connection string of a device, or what takes its place for a device with a certificate."""
-    authentication = identity.get("authentication") or {}
-    head = f"HostName={host};DeviceId={identity.get('deviceId')}"
-    if authentication.get("type") != Authentication.SAS.value:
-        return f"{head};x509=true"
-    key = (authentication.get("symmetricKey") or {}).get("primaryKey")
-    if not key:
-        raise CommandError("the answer holds no key", "use a policy with RegistryWrite, such as iothubowner")
-    return f"{head};SharedAccessKey={key}"
+@app.command()
+def purge(
+    device_id: DeviceId,
+    *,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Remove the messages that wait for a device."""
+    count = _registry(connection_string, data_directory).purge(device_id)
+    print(f"purged {count} messages of device {printable(device_id)}")
 
 
-def identity_rows(identity: Document) -> list[tuple[str, object]]:
-    """A device identity without its keys."""
-    authentication = identity.get("authentication") or {}
-    thumbprints = authentication.get("x509Thumbprint") or {}
-    return [
-        ("DeviceId", identity.get("deviceId")),
-        ("Status", identity.get("status")),
-        ("Status Reason", identity.get("statusReason")),
-        ("Authentication", authentication.get("type")),
-        ("Primary Thumbprint", thumbprints.get("primaryThumbprint")),
-        ("Secondary Thumbprint", thumbprints.get("secondaryThumbprint")),
-        ("Edge Enabled", (identity.get("capabilities") or {}).get("iotEdge", False)),
-        ("Connection", identity.get("connectionState")),
-        ("Last Activity", _when(identity.get("lastActivityTime"))),
-        ("Generation Id", identity.get("generationId")),
-        ("ETag", identity.get("etag")),
-    ]
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="JSON file to write; its mode is 0600, as it holds keys.")],
+    *,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Write up to 1000 devices, with their modules and keys, into a file that import reads."""
+    from muster.whole_files import write_private
+
+    registry = _registry(connection_string, data_directory)
+    items: list[Document] = []
+    for device in registry.devices():
+        items.append(exported(device))
+        if device["status"] == "enabled":
+            items += [exported(module) for module in registry.modules(device["deviceId"])]
+    try:
+        write_private(file, json_text(items).encode() + b"\n")
+    except OSError as error:
+        raise CommandError(f"cannot write {file}: {error.strerror}") from error
+    print(f"wrote {len(items)} identities to {file}")
 
 
-_SLOTS = 2
+@app.command(name="import")
+def import_devices(
+    file: Annotated[Path, typer.Argument(help="JSON array of devices and modules, as export writes it.")],
+    *,
+    update: Annotated[bool, typer.Option("--update", help="Replace those that exist already.")] = False,
+    output: Output = Format.TABLE,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Create many devices and modules from a file. Exit code 1 if one of them could not be."""
+    from muster.cli.enrollment_document import read_json_documents
+
+    mode = "createOrUpdate" if update else "create"
+    items = [{"importMode": mode, **item} for item in read_json_documents(file)]
+    failed = _registry(connection_string, data_directory).bulk(items)
+    if output is Format.JSON:
+        print_json({"written": len(items) - len(failed), "errors": failed})
+    else:
+        print(f"wrote {len(items) - len(failed)} of {len(items)} identities")
+        if failed:
+            rows = [(one.get("deviceId"), one.get("moduleId"), one.get("errorStatus")) for one in failed]
+            print(table_text(("DeviceId", "ModuleId", "Error"), rows))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _registry(connection_string: str | None, data_directory: Path | None) -> "Registry":
+    from muster.cli.identity_requests import registry
+
+    return registry(connection_string, data_directory)
 
 
 def _row(identity: Document) -> tuple[object, ...]:
@@ -179,44 +263,8 @@ def _row(identity: Document) -> tuple[object, ...]:
         identity.get("status"),
         (identity.get("authentication") or {}).get("type"),
         identity.get("connectionState"),
-        _when(identity.get("lastActivityTime")),
+        when(identity.get("lastActivityTime")),
     )
-
-
-def _when(text: object) -> str:
-    """A time, or nothing for one that was never set (hub-service.md 2.2)."""
-    return "" if str(text or "").startswith("0001-01-01") else short_time(text)
-
-
-def _thumbprint(file: Path) -> str:
-    import base64
-    import hashlib
-
-    from muster.cli.attestation_document import read_certificate
-
-    der = base64.b64decode(read_certificate(file).content)
-    return hashlib.sha256(der).hexdigest().upper()
-
-
-def _request(
-    client: "Client",
-    method: str,
-    device_id: str,
-    *,
-    body: Document | None = None,
-    headers: dict[str, str] | None = None,
-) -> Document:
-    from muster.cli.client import HUB_API_VERSION, path
-
-    answer = client.request(
-        client.target.hub,
-        method,
-        path("devices", device_id),
-        query={"api-version": HUB_API_VERSION},
-        body=body,
-        headers=headers,
-    )
-    return answer.document or {}
 
 
 def _show(identity: Document, output: Format) -> None:

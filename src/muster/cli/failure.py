@@ -3,6 +3,8 @@
 Not here: usage errors (typer tells those, exit code 2) and the printing, which is in ``cli/main.py``.
 """
 
+from typing import Any
+
 
 class CommandError(Exception):
     """A command could not do its work. ``message`` names what is wrong, ``advice`` what to do, if known."""
@@ -18,7 +20,9 @@ class UnreachableError(CommandError):
 
 
 class RefusedError(CommandError):
-    """The server answered with an error: HTTP's ``status``, Azure's ``code`` and ``name`` if it sent them."""
+    """The server answered with an error: HTTP's ``status``, Azure's ``code`` and ``name`` if it sent them, and the JSON
+    ``document`` of the answer.
+    """
 
     def __init__(
         self,
@@ -29,9 +33,11 @@ class RefusedError(CommandError):
         code: int = 0,
         name: str = "",
         tracking_id: str = "",
+        document: Any = None,
     ) -> None:
         super().__init__(message, advice)
         self.status = status
         self.code = code
         self.name = name
         self.tracking_id = tracking_id
+        self.document = document

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import NOT_FOUND
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from muster.cli.client import Answer, Client, path
 from muster.cli.failure import CommandError, RefusedError
@@ -44,6 +44,22 @@ class ManagementAccess:
         return f"the token was signed with the key beside {origin}"
 
 
+class Owner(NamedTuple):
+    """A resource that has CA certificates."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+def service_owner(name: str) -> Owner:
+    return Owner(PROVISIONING_API_VERSION, "provisioningServices", name)
+
+
+def hub_owner(name: str) -> Owner:
+    return Owner(HUB_API_VERSION, "IotHubs", name)
+
+
 class Management:
     """The provisioning service and the hubs of one server."""
 
@@ -69,22 +85,24 @@ class Management:
         rules: list[Resource] = self._service("POST", service, "listkeys").document["value"]
         return rules
 
-    def certificates(self, service: str) -> list[Resource]:
-        found: list[Resource] = self._service("GET", service, "certificates").document["value"]
+    # CA certificates of either
+
+    def certificates(self, owner: "Owner") -> list[Resource]:
+        found: list[Resource] = self._request("GET", *owner, "certificates").document["value"]
         return found
 
     def certificate(
-        self, service: str, method: str, name: str, *more: str, body: object = None, etag: str | None = None
+        self, owner: "Owner", method: str, name: str, *more: str, body: object = None, etag: str | None = None
     ) -> Resource:
         """Do something with a CA certificate. ``more`` is the word of what is to be done, if it is not the method."""
         headers = {"If-Match": etag} if etag else {}
-        resource: Resource = self._service(
-            method, service, "certificates", name, *more, body=body, headers=headers
+        resource: Resource = self._request(
+            method, *owner, "certificates", name, *more, body=body, headers=headers
         ).document
         return resource
 
-    def find_certificate(self, service: str, name: str) -> Resource | None:
-        return _found(lambda: self.certificate(service, "GET", name))
+    def find_certificate(self, owner: "Owner", name: str) -> Resource | None:
+        return _found(lambda: self.certificate(owner, "GET", name))
 
     def _service(self, method: str, *segments: str, body: object = None, headers: Document | None = None) -> Answer:
         return self._request(

@@ -63,6 +63,8 @@ HUB_POLICIES: dict[str, str] = {
     "registryReadWrite": "RegistryWrite",
 }
 
+HUB_RIGHTS = (Right.REGISTRY_READ, Right.REGISTRY_WRITE, Right.SERVICE_CONNECT, Right.DEVICE_CONNECT)
+
 PROVISIONING_OWNER = "provisioningserviceowner"
 PROVISIONING_POLICIES: dict[str, str] = {PROVISIONING_OWNER: "ServiceConfig, DeviceConnect, EnrollmentWrite"}
 

@@ -1,4 +1,5 @@
-"""CA certificates of a provisioning service: the record, its ARM view, and whether a certificate proves possession.
+"""CA certificates of a hub or a provisioning service: the record, its ARM view, and whether a certificate proves
+possession.
 
 Sources: dps.md 7.5. Not here: storing them.
 """

@@ -7,6 +7,8 @@ One class, whose methods are the checks; which of them an enrollment asks, and i
 from collections.abc import Collection
 from itertools import pairwise
 
+import msgspec
+
 from muster.domain.attestation import (
     CLIENT_USAGES,
     Remedy,
@@ -42,6 +44,37 @@ def issued_certificate(name: str) -> Remedy:
     )
 
 
+class Advice(Remedy, frozen=True):
+    """What the fixes of a service say beside how a device gets a certificate: how a CA certificate is ``upload``ed, and
+    how a device is known by its own certificate ``alone``.
+    """
+
+    upload: str
+    alone: str
+
+
+def provisioning_advice(name: str) -> Advice:
+    """At the provisioning service."""
+    return _advice(
+        name,
+        upload="muster certificate upload inter.pem --verify",
+        alone=f"enroll this one alone: muster enrollment create --certificate {name}.pem",
+    )
+
+
+def hub_advice(name: str, hub: str) -> Advice:
+    """At a hub."""
+    return _advice(
+        name,
+        upload=f"muster certificate upload inter.pem --verify --hub {hub}",
+        alone=f"let the hub know this one alone: muster device update {name} --certificate {name}.pem",
+    )
+
+
+def _advice(name: str, *, upload: str, alone: str) -> Advice:
+    return Advice(**msgspec.structs.asdict(issued_certificate(name)), upload=upload, alone=alone)
+
+
 def presented(chain: tuple[bytes, ...]) -> Check:
     return check("x509.certificate-presented", passed=True, detail=f"{counted(len(chain))} presented")
 
@@ -53,14 +86,22 @@ def _named(certificate: ChainCertificate) -> str:
 class ChainChecks:
     """The checks of one chain that was found."""
 
-    def __init__(self, sent: tuple[bytes, ...], found: Chain, trust: X509Trust, registration_id: str, now: int) -> None:
+    def __init__(
+        self,
+        sent: tuple[bytes, ...],
+        found: Chain,
+        trust: X509Trust,
+        registration_id: str,
+        now: int,
+        advice: Advice | None = None,
+    ) -> None:
         self._sent = sent
         self._found = found
         self._trust = trust
         self._registration_id = registration_id
         self._now = now
         self._word = shell_word(registration_id, "NAME")
-        self._remedy = issued_certificate(self._word)
+        self._remedy = advice or provisioning_advice(self._word)
         self._leaf = found.links[0].certificate
         self._last = found.links[-1].certificate
         self._above = found.links[1:]
@@ -120,7 +161,7 @@ class ChainChecks:
                 "x509.issuer-known",
                 passed=False,
                 detail=f"no verified CA certificate is among the {MAXIMUM_DEPTH} above the device's own",
-                fix="upload one that stands nearer to the device: muster certificate upload inter.pem --verify",
+                fix=f"upload one that stands nearer to the device: {self._remedy.upload}",
             )
         detail = f"every issuer up to {_named(self._last)} was sent by the device, or is a verified CA certificate"
         return check("x509.issuer-known", passed=True, detail=detail)
@@ -132,7 +173,7 @@ class ChainChecks:
             passed=False,
             detail=f"issuer {issuer} of {child} is not in the TLS handshake, and no verified CA certificate{hint}",
             fix=f"send it too: cat {self._word}.pem inter.pem > fullchain.pem; "
-            "or upload and verify it: muster certificate upload inter.pem --verify",
+            f"or upload and verify it: {self._remedy.upload}",
         )
 
     def _origin(self, at: int) -> str:
@@ -151,8 +192,7 @@ class ChainChecks:
             "x509.issuer-known",
             passed=False,
             detail=f"the device's certificate {_named(self._leaf)} is self-signed, no CA issued it{hint}",
-            fix=f"give the device a certificate that the CA issued: {self._remedy.make}; "
-            f"or enroll this one alone: muster enrollment create --certificate {self._word}.pem",
+            fix=f"give the device a certificate that the CA issued: {self._remedy.make}; or {self._remedy.alone}",
         )
 
     def _signatures(self) -> Check:
@@ -238,6 +278,22 @@ class ChainChecks:
             passed=False,
             detail=f"the enrollment has none of the certificates above the device's: {names}{missing}",
             fix="enroll the device by one of them: muster certificate upload inter.pem --verify, and refer to that",
+        )
+
+    def leads_to_authority(self) -> Check:
+        """At a hub: whether the chain ends at a verified CA certificate."""
+        name = _named(self._last)
+        if self._found.end is ChainEnd.TRUSTED:
+            return check("device.certificate-authority", passed=True, detail=f"{name} is a verified CA certificate")
+        if self._is_broken:
+            return skipped("device.certificate-authority", "the chain is broken before it comes to a CA certificate")
+        origin = self._trust.origin(self._last.der)
+        return check(
+            "device.certificate-authority",
+            passed=False,
+            detail=f"the chain ends at {name}, which is no verified CA certificate of the hub"
+            + (f": it is {origin}, and not verified yet" if origin else ""),
+            fix=f"prove that the CA is yours: {self._remedy.upload}",
         )
 
     def verified(self, check_id: str) -> Check:

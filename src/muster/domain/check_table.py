@@ -283,6 +283,18 @@ _ROWS = (
         TokenExpiredError,
         "edge hub checks it; number inferred",
     ),
+    _refuse(
+        "device.certificate-authority",
+        "the certificate leads to a verified CA certificate of the hub",
+        UnauthorizedAccessError,
+        "documented; number inferred",
+    ),
+    _refuse(
+        "device.common-name",
+        "the common name of a certificate from a CA is the device id, or device id/module id",
+        UnauthorizedAccessError,
+        "documented; number inferred",
+    ),
     # Shared access signatures, both services (hub-device.md 2.2, 2.5; dps.md 1.8, 6.8).
     _refuse("sas.format", "the shared access signature can be read", UnauthorizedAccessError, "documented"),
     _refuse("sas.audience", "the token is for this resource", UnauthorizedAccessError, "documented"),

@@ -14,7 +14,7 @@ from muster.domain.etag import counter_etag
 from muster.domain.sas import require_key
 from muster.domain.timestamp import iso_utc_or_never
 
-AuthenticationType = Literal["sas", "selfSigned", "certificateAuthority"]
+AuthenticationType = Literal["sas", "selfSigned", "certificateAuthority", "none"]
 Status = Literal["enabled", "disabled"]
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
@@ -47,13 +47,31 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     def keys(self) -> tuple[str, ...]:
         return tuple(key for key in (self.primary_key, self.secondary_key) if key)
 
+    @property
+    def full_name(self) -> str:
+        """``pump-01`` or ``pump-01/telemetry``."""
+        return f"{self.device_id}/{self.module_id}" if self.module_id else self.device_id
+
+    @property
+    def authentication(self) -> "Authentication":
+        return Authentication(
+            type=self.authentication_type,
+            primary_key=self.primary_key,
+            secondary_key=self.secondary_key,
+            primary_thumbprint=self.primary_thumbprint,
+            secondary_thumbprint=self.secondary_thumbprint,
+        )
+
 
 class ConnectionTimes(msgspec.Struct, frozen=True):
-    """What the registry shows of an identity's connection; 0: never."""
+    """What the registry shows of an identity's connection, and how many messages wait for it. Times are microseconds
+    UTC; 0: never.
+    """
 
     connected: bool = False
     state_updated: int = 0
     last_activity: int = 0
+    c2d_message_count: int = 0
 
 
 class SymmetricKeyBody(msgspec.Struct, rename="camel"):
@@ -73,7 +91,7 @@ class AuthenticationBody(msgspec.Struct, rename="camel"):
 
 
 class CapabilitiesBody(msgspec.Struct, rename="camel"):
-    iot_edge: bool = False
+    iot_edge: bool | None = None
 
 
 class IdentityBody(msgspec.Struct, rename="camel"):
@@ -84,6 +102,12 @@ class IdentityBody(msgspec.Struct, rename="camel"):
     status_reason: str | None = None
     authentication: AuthenticationBody | None = None
     capabilities: CapabilitiesBody | None = None
+    device_scope: str | None = None
+    parent_scopes: tuple[str, ...] | None = None
+
+    @property
+    def iot_edge(self) -> bool:
+        return bool(self.capabilities and self.capabilities.iot_edge)
 
 
 class Authentication(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,15 +151,20 @@ def encode_key(random: bytes) -> str:
     return base64.b64encode(random).decode()
 
 
-def read_status(body: IdentityBody) -> Status:
+def require_storable(text: str | None, field: str) -> None:
+    """Raise ArgumentInvalidError for a NUL character, which no database compares."""
+    if text is not None and "\0" in text:
+        raise ArgumentInvalidError(f"{field} has a NUL character.")
+
+
+def read_status(sent: str | None, reason: str | None) -> Status:
     """The status a body asks for; ``enabled`` when it says nothing. Raises ArgumentInvalidError."""
-    status = (body.status or "enabled").lower()
+    status = (sent or "enabled").lower()
     if status not in ("enabled", "disabled"):
-        raise ArgumentInvalidError(f"status is {body.status!r}; enabled and disabled are allowed.")
-    if body.status_reason is not None and len(body.status_reason) > _MAXIMUM_STATUS_REASON:
-        raise ArgumentInvalidError(
-            f"statusReason has {len(body.status_reason)} characters; {_MAXIMUM_STATUS_REASON} are allowed."
-        )
+        raise ArgumentInvalidError(f"status is {sent!r}; enabled and disabled are allowed.")
+    require_storable(reason, "statusReason")
+    if reason is not None and len(reason) > _MAXIMUM_STATUS_REASON:
+        raise ArgumentInvalidError(f"statusReason has {len(reason)} characters; {_MAXIMUM_STATUS_REASON} are allowed.")
     return "enabled" if status == "enabled" else "disabled"
 
 
@@ -161,11 +190,11 @@ def read_authentication(body: AuthenticationBody | None, random_keys: tuple[byte
                 secondary_thumbprint=thumbprints.secondary_thumbprint or None,
             )
         case "certificateAuthority":
-            raise ArgumentInvalidError(
-                "authentication.type certificateAuthority is not served by this version: use selfSigned or sas."
-            )
+            return Authentication(type="certificateAuthority")
         case other:
-            raise ArgumentInvalidError(f"authentication.type is {other!r}; sas and selfSigned are allowed.")
+            raise ArgumentInvalidError(
+                f"authentication.type is {other!r}; sas, selfSigned and certificateAuthority are allowed."
+            )
 
 
 def _read_keys(keys: SymmetricKeyBody, random_keys: tuple[bytes, bytes]) -> tuple[str, str]:
@@ -189,7 +218,7 @@ def require_same_id(device_id: str, in_body: str | None) -> None:
         raise ArgumentInvalidError(f"deviceId in the body is {in_body!r}, in the path {device_id!r}.")
 
 
-def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count: int = 0) -> dict[str, Any]:
+def identity_view(identity: Identity, times: ConnectionTimes) -> dict[str, Any]:
     """The JSON of hub-service.md 2.2."""
     view: dict[str, Any] = {
         "deviceId": identity.device_id,
@@ -201,15 +230,8 @@ def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count:
         "connectionStateUpdatedTime": iso_utc_or_never(times.state_updated),
         "statusUpdatedTime": iso_utc_or_never(identity.status_updated),
         "lastActivityTime": iso_utc_or_never(times.last_activity),
-        "cloudToDeviceMessageCount": c2d_message_count,
-        "authentication": {
-            "symmetricKey": {"primaryKey": identity.primary_key, "secondaryKey": identity.secondary_key},
-            "x509Thumbprint": {
-                "primaryThumbprint": identity.primary_thumbprint,
-                "secondaryThumbprint": identity.secondary_thumbprint,
-            },
-            "type": identity.authentication_type,
-        },
+        "cloudToDeviceMessageCount": times.c2d_message_count,
+        "authentication": authentication_view(identity),
         "capabilities": {"iotEdge": identity.iot_edge},
     }
     if identity.device_scope:
@@ -217,3 +239,15 @@ def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count:
     if identity.parent_scopes:
         view["parentScopes"] = list(identity.parent_scopes)
     return view
+
+
+def authentication_view(identity: Identity) -> dict[str, Any]:
+    """``authentication`` of a device or module (hub-service.md 2.2)."""
+    return {
+        "symmetricKey": {"primaryKey": identity.primary_key, "secondaryKey": identity.secondary_key},
+        "x509Thumbprint": {
+            "primaryThumbprint": identity.primary_thumbprint,
+            "secondaryThumbprint": identity.secondary_thumbprint,
+        },
+        "type": identity.authentication_type,
+    }

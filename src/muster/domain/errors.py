@@ -8,18 +8,18 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
     ServiceError
       BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
-                                    CustomAllocationUnauthorizedError
+                                    CustomAllocationUnauthorizedError DeviceDefinedTwiceError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
                                     TooManyMethodsError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
-                                    CaCertificateMissingError ResourceNotFoundError
+                                    CaCertificateMissingError ResourceNotFoundError ModuleMissingError
                                     DeviceNotOnlineError DeviceConnectionClosedError
       NotAllowedError 405
-      ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
+      ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
       PreconditionFailedError 412   MessageLockLostError
-      TooLargeError 413
+      TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
       MisdirectedRequestError 421
       ThrottledError 429
@@ -85,6 +85,14 @@ class FormatError(BadRequestError):
     code = 400006
     name = "IotHubFormatError"
     message = "The body is not valid JSON for this operation."
+
+
+class DeviceDefinedTwiceError(BadRequestError):
+    """Two items of a bulk request name one identity (hub-service.md 2.6)."""
+
+    code = 400011
+    name = "DeviceDefinedMultipleTimes"
+    message = "A device is defined more than once."
 
 
 class NoHubAvailableError(BadRequestError):
@@ -217,6 +225,14 @@ class DeviceNotFoundError(NotFoundError):
     message = "Device not found."
 
 
+class ModuleMissingError(NotFoundError):
+    """The device has no such module identity (hub-service.md 1.7)."""
+
+    code = 404010
+    name = "ModuleNotFound"
+    message = "Module not found."
+
+
 class EnrollmentNotFoundError(NotFoundError):
     code = 404201
     name = "EnrollmentNotFound"
@@ -265,6 +281,12 @@ class DeviceAlreadyExistsError(ConflictError):
     message = "The device is already registered."
 
 
+class ModuleAlreadyExistsError(ConflictError):
+    code = 409301
+    name = "ModuleAlreadyExistsOnDevice"
+    message = "The device already has the module."
+
+
 class RegistrationConflictError(ConflictError):
     code = 409203
     name = "RegistrationConflict"
@@ -307,6 +329,20 @@ class TooLargeError(ServiceError):
     code = 413001
     name = "MessageTooLarge"
     message = "The message is too large."
+
+
+class TooManyDevicesError(TooLargeError):
+    """More items than a bulk request may have (hub-service.md 2.6)."""
+
+    code = 413002
+    name = "TooManyDevices"
+    message = "There are too many devices."
+
+
+class TooManyModulesError(TooLargeError):
+    code = 413003
+    name = "TooManyModulesOnDevice"
+    message = "There are too many modules on the device."
 
 
 class UnsupportedMediaTypeError(ServiceError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from muster.domain.access_rules import AccessRuleBody
 from muster.domain.errors import ArgumentInvalidError
 from muster.domain.resource import ResourceBody, resource_name_problem
 
@@ -23,6 +24,7 @@ _LONGEST_HOST_NAME = 253
 
 # What answers show and no client changes, and what is the same as nothing here.
 _IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
+_SERVED = frozenset({"authorizationPolicies"})
 _DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
 
 
@@ -47,6 +49,17 @@ class HubBody(ResourceBody):
         return host.lower()
 
     @property
+    def authorization_policies(self) -> list[AccessRuleBody] | None:
+        """The policies that replace all there are; None when none are sent. Raises ArgumentInvalidError."""
+        rules = self.properties.get("authorizationPolicies")
+        if rules is None:
+            return None
+        try:
+            return msgspec.convert(rules, list[AccessRuleBody])
+        except msgspec.ValidationError as error:
+            raise ArgumentInvalidError(f"properties.authorizationPolicies is not valid: {error}.") from None
+
+    @property
     def partition_count(self) -> int | None:
         """What ``eventHubEndpoints.events.partitionCount`` asks for. Raises ArgumentInvalidError."""
         value: Any = self.properties
@@ -69,7 +82,7 @@ def require_supported(body: HubBody) -> None:
 
 
 def _means_something(name: str, value: object) -> bool:
-    return bool(value) and name not in _IGNORED and value != _DEFAULTS.get(name)
+    return bool(value) and name not in _IGNORED | _SERVED and value != _DEFAULTS.get(name)
 
 
 def require_new_hub(name: str, body: HubBody, host_names: Mapping[str, str]) -> str:

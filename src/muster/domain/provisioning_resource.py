@@ -4,29 +4,25 @@ The rules of partial updates are those of dps.md 7.4. Not here: storing, and the
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from muster.domain.access_policy import (
     HUB_OWNER,
-    PROVISIONING_OWNER,
-    PROVISIONING_RIGHTS,
     AccessPolicy,
     Right,
-    read_rights,
 )
+from muster.domain.access_rules import AccessRuleBody
 from muster.domain.allocation import LinkedHub, PolicyName
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError, QuotaExceededError
 from muster.domain.resource import ResourceBody
-from muster.domain.sas import require_key
 from muster.domain.timestamp import MINUTE
 
 MAXIMUM_LINKED_HUBS = 50
 MAXIMUM_WEIGHT = 1000
 
-_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MASKED = re.compile(r"\*+")
 _MILLISECOND = 1000
 _MAXIMUM_LATENCY = MINUTE
@@ -35,13 +31,6 @@ _ALLOCATION_POLICIES: dict[str, PolicyName] = {"hashed": "hashed", "geolatency":
 
 class _Wire(msgspec.Struct, rename="camel", kw_only=True):
     pass
-
-
-class AccessRuleBody(_Wire):
-    key_name: str
-    rights: str
-    primary_key: str | None = None
-    secondary_key: str | None = None
 
 
 class LinkedHubBody(_Wire):
@@ -113,38 +102,6 @@ def read_allocation_policy(text: str) -> PolicyName:
     if policy is None:
         raise ArgumentInvalidError(f"allocationPolicy is {text!r}; Hashed, GeoLatency and Static are allowed.")
     return policy
-
-
-def read_policies(rules: Sequence[AccessRuleBody], new_key: Callable[[], str]) -> dict[str, AccessPolicy]:
-    """The shared access policies that replace all there were; a key that is not sent is a new one (dps.md 7.4).
-
-    Raises ArgumentInvalidError; also when the owner policy would be lost, with which Muster's own commands sign.
-    """
-    policies: dict[str, AccessPolicy] = {}
-    for rule in rules:
-        if not _KEY_NAME.fullmatch(rule.key_name):
-            raise ArgumentInvalidError(
-                f"keyName is {rule.key_name!r}; 1 to 64 letters, digits, hyphens and underscores are allowed."
-            )
-        if rule.key_name in policies:
-            raise ArgumentInvalidError(f"There are two policies with the keyName {rule.key_name!r}.")
-        policies[rule.key_name] = AccessPolicy(
-            rule.key_name,
-            _key(rule.primary_key, f"primaryKey of {rule.key_name}", new_key),
-            _key(rule.secondary_key, f"secondaryKey of {rule.key_name}", new_key),
-            read_rights(rule.rights, PROVISIONING_RIGHTS),
-        )
-    owner = policies.get(PROVISIONING_OWNER)
-    if owner is None or not all(owner.grants(right) for right in (Right.SERVICE_CONFIG, Right.ENROLLMENT_WRITE)):
-        raise ArgumentInvalidError(
-            f"The policy {PROVISIONING_OWNER} has to stay, with ServiceConfig and EnrollmentWrite: Muster's own"
-            " commands sign with it. Its keys may be changed."
-        )
-    return policies
-
-
-def _key(sent: str | None, name: str, new_key: Callable[[], str]) -> str:
-    return require_key(sent, name) if sent else new_key()
 
 
 def read_linked_hubs(

@@ -1,4 +1,4 @@
-"""Which certificates a provisioning service knows: those of its enrollment groups, and its CA certificates.
+"""Which certificates a service knows: those of enrollment groups, and CA certificates; a hub has only these.
 
 The records that chains are judged with, and their index. Not here: the judging (``chain_attestation.py``), and how
 groups and CA certificates are kept.
@@ -24,7 +24,7 @@ class X509Group(msgspec.Struct, frozen=True):
 
 
 class CaCertificate(msgspec.Struct, frozen=True):
-    """A CA certificate of the provisioning service, DER; ``verified``: possession was proved (dps.md 7.5)."""
+    """A CA certificate of the service, DER; ``verified``: possession was proved (dps.md 7.5)."""
 
     name: str
     certificate: bytes
@@ -32,7 +32,7 @@ class CaCertificate(msgspec.Struct, frozen=True):
 
 
 class X509Trust:
-    """The groups and CA certificates of one provisioning service, ready for chains; make it once after each change.
+    """The groups and CA certificates of one service, ready for chains; make it once after each change.
 
     A certificate is verified when it is a verified CA certificate, byte by byte.
     """

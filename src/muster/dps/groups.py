@@ -13,10 +13,13 @@ from muster.domain.authority import Authority
 from muster.domain.enrollment import Enrollment
 from muster.domain.timestamp import SECOND
 from muster.domain.x509_trust import CaCertificate, X509Group, X509Trust
-from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments, enrollments_changed_subject
+from muster.hub.authorities import Authorities, AuthorityTable
 
 _STALE = SECOND
+
+CA_CERTIFICATES = AuthorityTable("ca_certificate", "id_scope", enrollments_changed_subject)
+"""The CA certificates of provisioning services."""
 
 
 @dataclass(frozen=True, slots=True)

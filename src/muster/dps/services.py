@@ -12,6 +12,7 @@ import msgspec
 
 from muster.bus.bus import Bus
 from muster.domain.access_policy import PROVISIONING_POLICIES, AccessPolicy
+from muster.domain.access_rules import read_provisioning_policies
 from muster.domain.allocation import LinkedHub, PolicyName
 from muster.domain.device import new_key
 from muster.domain.documents import encode, read
@@ -21,7 +22,6 @@ from muster.domain.provisioning_resource import (
     ProvisioningBody,
     read_allocation_policy,
     read_linked_hubs,
-    read_policies,
     require_supported,
 )
 from muster.domain.resource import ResourceFacts, read_tags, resource_name
@@ -157,7 +157,7 @@ class ProvisioningServices:
             if properties.allocation_policy is not None:
                 allocation_policy = read_allocation_policy(properties.allocation_policy)
             if properties.authorization_policies is not None:
-                policies = read_policies(properties.authorization_policies, self._new_key)
+                policies = read_provisioning_policies(properties.authorization_policies, self._new_key)
                 await tx.execute("DELETE FROM provisioning_policy WHERE id_scope = :id_scope", id_scope=id_scope)
                 await _insert_policies(tx, id_scope, policies.values())
             if properties.iot_hubs is not None:

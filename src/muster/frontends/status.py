@@ -52,6 +52,10 @@ _AMQP_BY_CODE = {
 }
 
 
+_SEEN_IN_SHAPE_B = {409301}
+"""Module conflicts (hub-service.md 1.6)."""
+
+
 def row(error: ServiceError) -> StatusRow:
     """The row of an error's status."""
     return _ROWS[error.status]
@@ -75,7 +79,9 @@ def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
 
 
 def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
-    """The flat error JSON of a hub's HTTPS endpoints (hub-service.md 1.6, shape A)."""
+    """The error JSON of a hub's HTTPS endpoints: shape A of hub-service.md 1.6, and shape B where it was seen."""
+    if error.code in _SEEN_IN_SHAPE_B:
+        return provisioning_body(error, tracking_id, now)
     return msgspec.json.encode(
         {
             "Message": f"ErrorCode:{error.name};{error.message}",

@@ -11,12 +11,21 @@ from muster.domain.attestation import attest_device_thumbprint
 from muster.domain.check_table import check, shell_word, skipped, verdict
 from muster.domain.credential import Credential
 from muster.domain.device import Identity
+from muster.domain.device_chain import attest_device_chain
+from muster.domain.errors import (
+    CaCertificateNotFoundError,
+    DeviceNotFoundError,
+    InvalidCertificateError,
+    ServiceError,
+    UnauthorizedAccessError,
+)
 from muster.domain.message import authentication_method
-from muster.domain.report import Check, Report
+from muster.domain.report import Check, Report, refusals
 from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, check_token, parse_token
 from muster.hub.devices import Devices
 from muster.hub.hubs import Hub
 from muster.hub.reports import Attempt, Reports
+from muster.hub.trust import HubTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +49,33 @@ class DeviceLogin:
     device_id: str
     module_id: str
 
+    @property
+    def name(self) -> str:
+        """``pump-01``, or ``pump-01/telemetry`` for a module."""
+        return f"{self.device_id}/{self.module_id}" if self.module_id else self.device_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The identity that wants to connect, and the device that it belongs to: for a device itself."""
+
+    identity: Identity | None
+    device: Identity | None
+
 
 class DeviceAuthentication:
-    """Judges devices of all hubs."""
+    """Judges devices and modules of all hubs."""
 
-    def __init__(self, devices: Devices, reports: Reports, clock: Callable[[], int]) -> None:
+    def __init__(self, devices: Devices, trust: HubTrust, reports: Reports, clock: Callable[[], int]) -> None:
         self._devices = devices
+        self._trust = trust
         self._reports = reports
         self._clock = clock
 
     async def authenticate(self, login: DeviceLogin, credential: Credential) -> Principal:
         """Raises what the first refusing check says, with the ``tracking_id`` under which its report is stored."""
-        identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
-        checks, principal = self._judge(login, credential, identity)
-        error = verdict(checks)
+        checks, principal = await self._judge(login, credential, await self._find(login))
+        error = _error(checks)
         if error is not None or principal is None:
             assert error is not None, "a refusal names its error"
             tracking_id = self._reports.new_tracking_id()
@@ -65,41 +87,57 @@ class DeviceAuthentication:
         """Whether the same credential would be taken now for the same generation of the identity: asked after it
         changed. Leaves no report.
         """
-        identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
-        if identity is None or identity.generation_id != principal.identity.generation_id:
+        found = await self._find(login)
+        if found.identity is None or found.identity.generation_id != principal.identity.generation_id:
             return False
-        checks, _ = self._judge(login, credential, identity)
+        checks, _ = await self._judge(login, credential, found)
         return verdict(checks) is None
 
-    def _judge(
-        self, login: DeviceLogin, credential: Credential, identity: Identity | None
+    async def _find(self, login: DeviceLogin) -> _Found:
+        identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
+        if identity is None or not login.module_id:
+            return _Found(identity, identity)
+        return _Found(identity, await self._devices.find(login.hub.name, login.device_id))
+
+    async def _judge(
+        self, login: DeviceLogin, credential: Credential, found: _Found
     ) -> tuple[tuple[Check, ...], Principal | None]:
+        identity = found.identity
+        token = None
         if credential.token:
             checks, token = self._check_token(login, credential.token, identity)
         else:
-            checks, token = self._check_certificate(login, credential, identity), None
+            checks = await self._check_certificate(login, credential, identity)
+        if found.device is not None:
+            checks = (*checks, _enabled(found.device))
         if identity is None or verdict(checks) is not None:
             return checks, None
         expiry = token.expiry + CLOCK_SKEW if token else None
         return checks, Principal(login.hub, identity, _method(identity, token), expiry)
 
-    def _check_certificate(
+    async def _check_certificate(
         self, login: DeviceLogin, credential: Credential, identity: Identity | None
     ) -> tuple[Check, ...]:
         exists = _exists(login, identity)
         if identity is None:
             return (exists, skipped("device.thumbprint", "there is no identity to compare with"))
-        by_certificate = identity.authentication_type == "selfSigned"
+        by_certificate = identity.authentication_type in _BY_CERTIFICATE
         matching = check(
             "device.authentication",
             passed=by_certificate,
             detail=f"the identity authenticates by {identity.authentication_type}, the device sent "
             + (credential.describe() if credential.certificates else "neither a token nor a certificate"),
-            fix="send a shared access signature as the password, or give the device a thumbprint: PUT /devices/"
-            f"{identity.device_id} with authentication.type selfSigned",
+            fix="send a shared access signature as the password, or let the device be known by its certificate: "
+            f"muster device update {shell_word(identity.device_id, 'DEVICE-ID')} --certificate FILE",
         )
         if not by_certificate:
-            return (exists, matching, _enabled(identity))
+            return (exists, matching)
+        if identity.authentication_type == "certificateAuthority":
+            trust = await self._trust.of(login.hub.name)
+            chain = attest_device_chain(
+                credential.certificates, trust, identity.full_name, login.hub.name, self._clock()
+            )
+            return (exists, matching, *chain)
         thumbprint = attest_device_thumbprint(
             credential.certificates,
             identity.primary_thumbprint,
@@ -107,7 +145,7 @@ class DeviceAuthentication:
             identity.device_id,
             self._clock(),
         )
-        return (exists, matching, *thumbprint, _enabled(identity))
+        return (exists, matching, *thumbprint)
 
     def _check_token(
         self, login: DeviceLogin, text: str, identity: Identity | None
@@ -127,11 +165,8 @@ class DeviceAuthentication:
         readable = check("sas.format", passed=True, detail="sr, sig and se are there")
         head = (exists, readable)
         if token.key_name:
-            return (
-                *head,
-                *self._check_policy_token(login, token),
-                *([_enabled(identity)] if identity else []),
-            ), token
+            # Only who may act as any device is told that this one does not exist (hub-device.md 2.5).
+            return (readable, *self._check_policy_token(login, token), exists), token
         if identity is None:
             return (*head, skipped("sas.signature", "there is no identity whose keys could be tried")), None
         matching = check(
@@ -139,14 +174,9 @@ class DeviceAuthentication:
             passed=identity.authentication_type == "sas",
             detail=f"the identity authenticates by {identity.authentication_type}, the device sent a shared access"
             f" signature",
-            fix="connect with the client certificate and no password",
+            fix=_OTHER_WAYS.get(identity.authentication_type, _BY_KEY),
         )
-        return (
-            *head,
-            matching,
-            *self._check_signature(login, token, identity.keys, policy=False),
-            _enabled(identity),
-        ), token
+        return (*head, matching, *self._check_signature(login, token, identity.keys, policy=False)), token
 
     def _check_policy_token(self, login: DeviceLogin, token: SasToken) -> tuple[Check, ...]:
         policy = login.hub.policies.get(token.key_name)
@@ -185,7 +215,7 @@ class DeviceAuthentication:
         tracking_id: str,
         code: int,
     ) -> Report:
-        attempt = Attempt("hub", login.hub.name, "connect", _name(login), credential.describe(), credential.peer)
+        attempt = Attempt("hub", login.hub.name, "connect", login.name, credential.describe(), credential.peer)
         return refused_report(attempt, checks, tracking_id, self._clock(), f"CONNACK 5 over MQTT, {code} elsewhere")
 
 
@@ -206,28 +236,46 @@ def refused_report(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str
     )
 
 
-def _name(login: DeviceLogin) -> str:
-    return f"{login.device_id}/{login.module_id}" if login.module_id else login.device_id
+_BY_CERTIFICATE = ("selfSigned", "certificateAuthority")
+_BY_KEY = "give the identity symmetric keys"
+_OTHER_WAYS = dict.fromkeys(_BY_CERTIFICATE, "connect with the client certificate and no password")
+
+
+def _error(checks: tuple[Check, ...]) -> type[ServiceError] | None:
+    """What the client is told. The hub has one word for all that is wrong with a chain, the provisioning service, whose
+    checks these are, has several (hub-device.md 2.5).
+    """
+    error = verdict(checks)
+    if error is not None and issubclass(error, InvalidCertificateError | CaCertificateNotFoundError):
+        return UnauthorizedAccessError
+    refused = [item.id for item in refusals(checks)]
+    if refused == ["device.exists"] and any(item.id == "sas.right" for item in checks):
+        return DeviceNotFoundError
+    return error
 
 
 def _exists(login: DeviceLogin, identity: Identity | None) -> Check:
     return check(
         "device.exists",
         passed=identity is not None,
-        detail=f"hub {login.hub.name} has {'the' if identity else 'no'} identity {_name(login)!r} (ids are"
+        detail=f"hub {login.hub.name} has {'the' if identity else 'no'} identity {login.name!r} (ids are"
         f" case-sensitive)",
         fix="let the device register with the provisioning service, or create it: muster device create"
-        f" {shell_word(login.device_id, 'DEVICE-ID')}",
+        f" {shell_word(login.device_id, 'DEVICE-ID')}"
+        if not login.module_id
+        else f"create it: muster module create {shell_word(login.device_id, 'DEVICE-ID')}"
+        f" {shell_word(login.module_id, 'MODULE-ID')}",
     )
 
 
-def _enabled(identity: Identity) -> Check:
-    reason = f" ({identity.status_reason})" if identity.status_reason else ""
+def _enabled(device: Identity) -> Check:
+    """A disabled device disables its modules (hub-device.md 2.1)."""
+    reason = f" ({device.status_reason})" if device.status_reason else ""
     return check(
         "device.enabled",
-        passed=identity.status == "enabled",
-        detail=f"the identity is {identity.status}{reason}",
-        fix="set its status to enabled in the registry",
+        passed=device.status == "enabled",
+        detail=f"the device {device.device_id!r} is {device.status}{reason}",
+        fix=f"muster device update {shell_word(device.device_id, 'DEVICE-ID')} --enable",
     )
 
 

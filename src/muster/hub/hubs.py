@@ -5,11 +5,12 @@ devices.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from muster.bus.bus import Bus
 from muster.domain.access_policy import HUB_POLICIES, AccessPolicy
+from muster.domain.access_rules import AccessRuleBody, read_hub_policies
 from muster.domain.c2d_message import C2dSettings, require_settings
 from muster.domain.device import new_key
 from muster.domain.documents import encode, read
@@ -31,7 +32,18 @@ HUBS_CHANGED = "hubs"
 _KEY_BYTES = 32
 _ETAG_BYTES = 4
 
-_TABLES = ("event", "event_partition", *QUEUE_TABLES, "twin", "connection", "identity", "hub_policy")
+_TABLES = (
+    "hub_certificate",
+    "consumer_group",
+    "event",
+    "event_partition",
+    *QUEUE_TABLES,
+    "mqtt_session",
+    "twin",
+    "connection",
+    "identity",
+    "hub_policy",
+)
 """What is keyed by hub; the hub's own row goes last."""
 
 
@@ -119,8 +131,12 @@ class Hubs:
         *,
         partition_count: int,
         well_known_key: str | None = None,
+        policies: Sequence[AccessRuleBody] | None = None,
     ) -> Hub:
-        """A new hub with its five policies. Raises ConflictError when there is one of this name or host name."""
+        """A new hub with its five policies, or ``policies``.
+
+        Raises ConflictError when there is one of this name or host name, and what ``read_hub_policies`` raises.
+        """
 
         async def body(tx: Transaction) -> None:
             for row in await tx.fetch_all("SELECT name, host_name FROM hub"):
@@ -128,17 +144,29 @@ class Hubs:
                     raise ConflictError(f"There is a hub {row[0]}, served as {row[1]}.")
             if not await self._insert(tx, name, host_name, partition_count, facts, well_known_key):
                 raise ConflictError(f"Somebody else made a hub {name}, or one that is served as {host_name}.")
+            if policies is not None:
+                await self._replace_policies(tx, name, policies)
 
         await self._change(body)
         return self.by_name(name)
 
-    async def update(self, name: str, etags: tuple[str | None, ...], facts: ResourceFacts) -> Hub:
-        """Change what is not the hub itself. Raises PreconditionFailedError unless all ``etags`` that are given match,
-        and NotFoundError.
+    async def update(
+        self,
+        name: str,
+        etags: tuple[str | None, ...],
+        facts: ResourceFacts,
+        policies: Sequence[AccessRuleBody] | None = None,
+    ) -> Hub:
+        """Change what is not the hub itself; ``policies`` replace all there were.
+
+        Raises PreconditionFailedError unless all ``etags`` that are given match, NotFoundError, and what
+        ``read_hub_policies`` raises.
         """
 
         async def body(tx: Transaction) -> None:
             await _require_hub(tx, name, etags)
+            if policies is not None:
+                await self._replace_policies(tx, name, policies)
             await tx.execute(
                 "UPDATE hub SET document = :document, etag = :etag WHERE name = :name",
                 name=name,
@@ -216,16 +244,11 @@ class Hubs:
         )
         if not inserted:
             return False
-        for policy, rights in HUB_POLICIES.items():
-            await tx.execute(
-                "INSERT INTO hub_policy (hub, name, primary_key, secondary_key, rights)"
-                " VALUES (:hub, :name, :primary, :secondary, :rights)",
-                hub=name,
-                name=policy,
-                primary=well_known_key or new_key(self._entropy(_KEY_BYTES)),
-                secondary=well_known_key or new_key(self._entropy(_KEY_BYTES)),
-                rights=rights,
-            )
+        policies = [
+            AccessPolicy(policy, well_known_key or self._new_key(), well_known_key or self._new_key(), rights)
+            for policy, rights in HUB_POLICIES.items()
+        ]
+        await _insert_policies(tx, name, policies)
         for partition in range(partition_count):
             await tx.execute(
                 "INSERT INTO event_partition (hub, partition, next_sequence_number, next_offset) VALUES (:hub,"
@@ -234,6 +257,14 @@ class Hubs:
                 partition=partition,
             )
         return True
+
+    async def _replace_policies(self, tx: Transaction, hub: str, rules: Sequence[AccessRuleBody]) -> None:
+        policies = read_hub_policies(rules, self._new_key)
+        await tx.execute("DELETE FROM hub_policy WHERE hub = :hub", hub=hub)
+        await _insert_policies(tx, hub, policies.values())
+
+    def _new_key(self) -> str:
+        return new_key(self._entropy(_KEY_BYTES))
 
     async def load(self) -> None:
         """Read all hubs and policies, the oldest hub first."""
@@ -260,6 +291,19 @@ class Hubs:
             )
             for row in hubs
         }
+
+
+async def _insert_policies(tx: Transaction, hub: str, policies: Iterable[AccessPolicy]) -> None:
+    for policy in policies:
+        await tx.execute(
+            "INSERT INTO hub_policy (hub, name, primary_key, secondary_key, rights)"
+            " VALUES (:hub, :name, :primary, :secondary, :rights)",
+            hub=hub,
+            name=policy.name,
+            primary=policy.primary_key,
+            secondary=policy.secondary_key,
+            rights=policy.rights,
+        )
 
 
 async def _require_hub(tx: Transaction, name: str, etags: tuple[str | None, ...]) -> None:

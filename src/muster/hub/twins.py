@@ -182,12 +182,33 @@ class Twins:
             return write, view
 
         write, view = await self._database.transact(transaction)
-        if write is not None and write.desired_notice is not None:
+        if write is not None:
+            self.announce(hub, device_id, module_id, write)
+        return view
+
+    # For a transaction that writes more than a twin
+
+    async def decide_patch(
+        self, tx: Transaction, hub: str, device_id: str, module_id: str, body: TwinBody, if_match: str | None
+    ) -> TwinWrite | None:
+        """What ``patch`` would write, with nothing written yet; None when it names nothing. Raises what ``patch``
+        raises.
+        """
+        twin = await self._locked(tx, hub, device_id, module_id)
+        require_match(if_match, twin_etag(twin.etag))
+        return patch_twin(twin, body, self._clock())
+
+    async def write(self, tx: Transaction, hub: str, device_id: str, module_id: str, write: TwinWrite) -> None:
+        """Write what was decided in the same transaction; to be announced after its commit."""
+        await self._store(tx, hub, device_id, module_id, write, self._clock())
+
+    def announce(self, hub: str, device_id: str, module_id: str, write: TwinWrite) -> None:
+        """Tell a connected device of its desired properties."""
+        if write.desired_notice is not None:
             self._bus.publish(
                 twin_changed_subject(hub, device_id, module_id),
                 twin_changed_message(write.twin.desired_version, write.desired_notice),
             )
-        return view
 
     async def _locked(self, tx: Transaction, hub: str, device_id: str, module_id: str) -> Twin:
         twin = await find_twin_in(tx, hub, device_id, module_id)

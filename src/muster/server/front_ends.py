@@ -31,7 +31,7 @@ from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_queries import HubQueriesApi
-from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_registry import HubRegistryApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -104,8 +104,8 @@ class Server:
             services.provisioning, services.enrollments, services.groups, services.records, services.access
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
-        hub = HubServiceApi(services.hubs, services.devices, services.access)
         gate = HubGate(services.hubs, services.access)
+        registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
         twins = HubTwinsApi(gate, services.twins)
         queries = HubQueriesApi(gate, services.queries)
         methods = HubMethodsApi(gate, services.methods)
@@ -128,7 +128,7 @@ class Server:
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, hub, twins, queries, methods, muster, self._preview(), *self._management())
+        apis = (dps, device, registry, twins, queries, methods, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
@@ -154,7 +154,17 @@ class Server:
         key = DEVELOPMENT_KEY if self._place.loopback and has_well_known_key(services.hubs.all[0].policies) else None
         return (
             ProvisioningResources(services.provisioning, services.authorities, access),
-            HubResources(services.hubs, services.provisioning, self._hosts, access, key),
+            HubResources(
+                services.hubs,
+                services.hub_authorities,
+                services.devices,
+                services.consumer_groups,
+                services.usage,
+                services.provisioning,
+                self._hosts,
+                access,
+                key,
+            ),
         )
 
     def _portal(self, host_names: frozenset[str]) -> Portal:

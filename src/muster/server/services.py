@@ -19,9 +19,8 @@ from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
 from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
-from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
-from muster.dps.groups import GroupIndex
+from muster.dps.groups import CA_CERTIFICATES, GroupIndex
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
@@ -29,17 +28,24 @@ from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
+from muster.hub.authorities import HUB_CERTIFICATES, Authorities
+from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
+from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
+from muster.hub.identity_writes import IdentityWrites
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
+from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
+from muster.hub.trust import HubTrust
 from muster.hub.twins import Twins
+from muster.hub.usage import HubUsage
 from muster.server.place import Place
 from muster.store.database import Database, DatabaseError
 from muster.store.migration import migrate
@@ -59,6 +65,8 @@ class Services:
     hubs: Hubs
     provisioning: ProvisioningServices
     devices: Devices
+    modules: Modules
+    bulk: BulkRegistry
     twins: Twins
     queries: Queries
     events: EventLog
@@ -71,6 +79,9 @@ class Services:
     enrollments: Enrollments
     groups: Enrollments
     authorities: Authorities
+    hub_authorities: Authorities
+    consumer_groups: ConsumerGroups
+    usage: HubUsage
     records: RegistrationRecords
     attestations: Attestations
     allocations: Allocations
@@ -108,11 +119,14 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
-    devices = Devices(database, bus, clock, entropy)
+    writes = IdentityWrites(clock, entropy)
+    devices = Devices(database, bus, writes)
+    twins = Twins(database, bus, clock)
     feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
-    authorities = Authorities(database, bus, clock, entropy)
+    authorities = Authorities(CA_CERTIFICATES, database, bus, clock, entropy)
+    hub_authorities = Authorities(HUB_CERTIFICATES, database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
     attestations = Attestations(provisioning, enrollments, index, clock)
@@ -138,7 +152,9 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        twins=Twins(database, bus, clock),
+        modules=Modules(database, bus, writes),
+        bulk=BulkRegistry(database, bus, writes, twins, entropy),
+        twins=twins,
         queries=Queries(database),
         events=EventLog(database, bus, clock),
         methods=Methods(devices, bus),
@@ -150,11 +166,14 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         enrollments=enrollments,
         groups=groups,
         authorities=authorities,
+        hub_authorities=hub_authorities,
+        consumer_groups=ConsumerGroups(database, clock),
+        usage=HubUsage(database, clock),
         records=records,
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
-        authentication=DeviceAuthentication(devices, reports, clock),
+        authentication=DeviceAuthentication(devices, HubTrust(hub_authorities, bus, clock), reports, clock),
         access=ServiceAccess(reports, clock),
     )
 

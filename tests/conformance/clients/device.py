@@ -8,8 +8,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from azure.iot.device import X509, IoTHubDeviceClient, Message, ProvisioningDeviceClient
+from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, ProvisioningDeviceClient
 from azure.iot.device.aio import IoTHubDeviceClient as AioDeviceClient
+from azure.iot.device.aio import IoTHubModuleClient as AioModuleClient
 from azure.iot.device.aio import ProvisioningDeviceClient as AioProvisioningClient
 from conversation import converse
 
@@ -83,21 +84,27 @@ def connect(
     connection_string: str | None = None,
     sas_token: str | None = None,
     device_id: str | None = None,
+    module_id: str | None = None,
     certificate: str | None = None,
     key: str | None = None,
     pass_phrase: str | None = None,
     **options: Any,
 ) -> None:
-    """Open ``connection``: by a connection string, by a token, or by a certificate. The SDK does not reconnect."""
-    client_class = IoTHubDeviceClient if api == "sync" else AioDeviceClient
+    """Open ``connection``: by a connection string, by a token, or by a certificate. The SDK does not reconnect.
+
+    With ``module_id``, which also belongs into a connection string, it is that of a module.
+    """
+    classes = (IoTHubModuleClient, AioModuleClient) if module_id else (IoTHubDeviceClient, AioDeviceClient)
+    client_class = classes[0 if api == "sync" else 1]
     options = {"connection_retry": False, **options}
     if connection_string is not None:
         client = client_class.create_from_connection_string(connection_string, **options)
     elif sas_token is not None:
         client = client_class.create_from_sastoken(sas_token, **options)
     else:
+        names = {"device_id": device_id, **({"module_id": module_id} if module_id else {})}
         client = client_class.create_from_x509_certificate(
-            x509=x509(certificate, key, pass_phrase), hostname=HOST, device_id=device_id, **options
+            x509=x509(certificate, key, pass_phrase), hostname=HOST, **names, **options
         )
     _connections[connection] = client
     client.connect() if api == "sync" else run(client.connect())

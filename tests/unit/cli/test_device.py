@@ -1,7 +1,16 @@
 import pytest
 
-from muster.cli.device import Authentication, device_string, identity_rows, new_identity
 from muster.cli.failure import CommandError
+from muster.cli.identity_document import (
+    Authentication,
+    IdentityChanges,
+    changed,
+    connection_string,
+    exported,
+    identity_rows,
+    new_device,
+    new_module,
+)
 from muster.cli.output import record_text
 from tests.unit.cli.statuses import SECRET_KEY
 
@@ -26,21 +35,29 @@ def test_a_device_is_shown_without_its_keys():
 
 
 def test_the_connection_string_of_a_device_holds_its_key():
-    assert device_string("localhost", IDENTITY) == f"HostName=localhost;DeviceId=pump-01;SharedAccessKey={SECRET_KEY}"
+    assert (
+        connection_string("localhost", IDENTITY) == f"HostName=localhost;DeviceId=pump-01;SharedAccessKey={SECRET_KEY}"
+    )
 
 
 def test_a_device_with_a_certificate_has_no_key_in_it():
     identity = {"deviceId": "pump-01", "authentication": {"type": "selfSigned"}}
-    assert device_string("localhost", identity) == "HostName=localhost;DeviceId=pump-01;x509=true"
+    assert connection_string("localhost", identity) == "HostName=localhost;DeviceId=pump-01;x509=true"
 
 
 def test_a_policy_that_may_not_see_keys_is_told_so():
     with pytest.raises(CommandError, match="holds no key"):
-        device_string("localhost", {"deviceId": "pump-01", "authentication": {"type": "sas"}})
+        connection_string("localhost", {"deviceId": "pump-01", "authentication": {"type": "sas"}})
 
 
-def test_a_new_sas_device_gets_its_keys_from_the_hub():
-    assert new_identity("d", Authentication.SAS, [], edge=True) == {
+def test_the_connection_string_of_a_module():
+    module = {**IDENTITY, "moduleId": "gauge"}
+    text = f"HostName=localhost;DeviceId=pump-01;ModuleId=gauge;SharedAccessKey={SECRET_KEY}"
+    assert connection_string("localhost", module, secondary=True) == text
+
+
+def test_a_new_device_gets_its_keys_from_the_hub():
+    assert new_device("d", IdentityChanges(edge=True)) == {
         "deviceId": "d",
         "status": "enabled",
         "authentication": {"type": "sas"},
@@ -49,8 +66,9 @@ def test_a_new_sas_device_gets_its_keys_from_the_hub():
 
 
 @pytest.mark.parametrize("thumbprints, secondary", [(["A"], None), (["A", "B"], "B")])
-def test_a_new_self_signed_device_has_its_thumbprints(thumbprints, secondary):
-    document = new_identity("d", Authentication.SELF_SIGNED, thumbprints, edge=False)
+@pytest.mark.parametrize("auth", [None, Authentication.SELF_SIGNED])
+def test_a_new_device_with_certificates_has_their_thumbprints(auth, thumbprints, secondary):
+    document = new_device("d", IdentityChanges(auth=auth, thumbprints=thumbprints))
     assert document["authentication"] == {
         "type": "selfSigned",
         "x509Thumbprint": {"primaryThumbprint": "A", "secondaryThumbprint": secondary},
@@ -58,13 +76,60 @@ def test_a_new_self_signed_device_has_its_thumbprints(thumbprints, secondary):
 
 
 @pytest.mark.parametrize(
-    "auth, thumbprints",
+    "changes",
     [
-        (Authentication.SAS, ["A"]),
-        (Authentication.SELF_SIGNED, []),
-        (Authentication.SELF_SIGNED, ["A", "B", "C"]),
+        IdentityChanges(auth=Authentication.SAS, thumbprints=["A"]),
+        IdentityChanges(auth=Authentication.SELF_SIGNED),
+        IdentityChanges(auth=Authentication.CERTIFICATE_AUTHORITY, primary_key=SECRET_KEY),
+        IdentityChanges(thumbprints=["A", "B", "C"]),
+        IdentityChanges(thumbprints=["A"], primary_key=SECRET_KEY),
     ],
 )
-def test_certificates_go_with_self_signed_only(auth, thumbprints):
+def test_what_does_not_go_together(changes):
     with pytest.raises(CommandError):
-        new_identity("d", auth, thumbprints, edge=False)
+        new_device("d", changes)
+
+
+def test_a_change_leaves_the_rest():
+    after = changed(IDENTITY, IdentityChanges(enabled=False, status_reason="sold"))
+    assert after == {**IDENTITY, "status": "disabled", "statusReason": "sold"}
+
+
+def test_one_key_is_changed_alone():
+    keys = changed(IDENTITY, IdentityChanges(secondary_key="other"))["authentication"]["symmetricKey"]
+    assert keys == {"primaryKey": SECRET_KEY, "secondaryKey": "other"}
+
+
+def test_another_kind_of_authentication_leaves_nothing_of_the_old_one():
+    by_ca = changed(IDENTITY, IdentityChanges(auth=Authentication.CERTIFICATE_AUTHORITY))
+    assert by_ca["authentication"] == {"type": "certificateAuthority"}
+    assert changed(by_ca, IdentityChanges(auth=Authentication.SAS))["authentication"] == {"type": "sas"}
+
+
+def test_parents():
+    scope = "ms-azure-iot-edge://plant-1"
+    leaf = changed(IDENTITY, IdentityChanges(parent_scope=scope))
+    assert (leaf["deviceScope"], leaf["parentScopes"]) == (scope, [])
+    assert changed(leaf, IdentityChanges(parent_scope=""))["deviceScope"] is None
+    edge = {**IDENTITY, "capabilities": {"iotEdge": True}, "deviceScope": "ms-azure-iot-edge://own-1"}
+    child = changed(edge, IdentityChanges(parent_scope=scope))
+    assert (child["deviceScope"], child["parentScopes"]) == ("ms-azure-iot-edge://own-1", [scope])
+
+
+def test_a_new_module():
+    module = new_module("d", "m", IdentityChanges(managed_by="me"))
+    assert module == {"deviceId": "d", "moduleId": "m", "managedBy": "me", "authentication": {"type": "sas"}}
+    assert "ModuleId" in record_text(identity_rows(module))
+    assert "Status" not in record_text(identity_rows(module))
+
+
+def test_what_is_exported_can_be_imported():
+    item = exported({**IDENTITY, "deviceScope": "s"})
+    assert item == {
+        "id": "pump-01",
+        "status": "enabled",
+        "authentication": IDENTITY["authentication"],
+        "capabilities": {"iotEdge": False},
+        "deviceScope": "s",
+    }
+    assert exported({"deviceId": "d", "moduleId": "m", "managedBy": None}) == {"id": "d", "moduleId": "m"}

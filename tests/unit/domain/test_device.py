@@ -3,10 +3,10 @@ import base64
 import pytest
 
 from muster.domain.device import (
+    Authentication,
     AuthenticationBody,
     ConnectionTimes,
     Identity,
-    IdentityBody,
     SymmetricKeyBody,
     ThumbprintBody,
     generation_id,
@@ -70,8 +70,7 @@ def test_self_signed_without_a_thumbprint_is_taken() -> None:
         ({"kind": "sas", "keys": (KEY, None)}, "both keys"),
         ({"kind": "sas", "keys": ("x", "y")}, "primaryKey is not base64"),
         ({"kind": "selfSigned", "prints": ("0A:0B", None)}, "StringIsNotThumbprint"),
-        ({"kind": "certificateAuthority"}, "not served"),
-        ({"kind": "none"}, "sas and selfSigned"),
+        ({"kind": "none"}, "sas, selfSigned and certificateAuthority"),
     ],
 )
 def test_what_is_refused(arguments: dict, reason: str) -> None:
@@ -80,12 +79,16 @@ def test_what_is_refused(arguments: dict, reason: str) -> None:
 
 
 def test_status() -> None:
-    assert read_status(IdentityBody()) == "enabled"
-    assert read_status(IdentityBody(status="Disabled")) == "disabled"
-    with pytest.raises(ArgumentInvalidError):
-        read_status(IdentityBody(status="paused"))
-    with pytest.raises(ArgumentInvalidError):
-        read_status(IdentityBody(status_reason="x" * 129))
+    assert read_status(None, None) == "enabled"
+    assert read_status("Disabled", "x" * 128) == "disabled"
+    for status, reason in (("paused", None), (None, "x" * 129), (None, "a\0b")):
+        with pytest.raises(ArgumentInvalidError):
+            read_status(status, reason)
+
+
+def test_a_certificate_authority_keeps_neither_keys_nor_thumbprints() -> None:
+    made = authentication("certificateAuthority", (KEY, KEY), (SHA1, SHA256))
+    assert made == Authentication(type="certificateAuthority")
 
 
 def test_the_id_of_the_body_is_that_of_the_path() -> None:

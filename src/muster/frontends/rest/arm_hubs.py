@@ -17,10 +17,16 @@ from muster.domain.resource import ResourceFacts, TagsBody, read_tags
 from muster.dps.services import ProvisioningServices
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import GROUP, PROVIDER, SUBSCRIPTION, BearerAccess, ResourceScope, management_routes
+from muster.frontends.rest.arm_certificates import CertificateResources
+from muster.frontends.rest.arm_hub_details import HubDetails
 from muster.frontends.rest.arm_provisioning import NameBody, name_answer, rule_view
 from muster.frontends.rest.requests import Guard
 from muster.frontends.served_hosts import ServedHosts
+from muster.hub.authorities import Authorities
+from muster.hub.consumer_groups import ConsumerGroups
+from muster.hub.devices import Devices
 from muster.hub.hubs import Hub, Hubs
+from muster.hub.usage import HubUsage
 
 KIND = "Microsoft.Devices/IotHubs"
 
@@ -34,12 +40,18 @@ class HubResources:
     """The handlers; ``routes`` mounts them. ``key`` is what the policies of new hubs get, None for generated keys."""
 
     hubs: Hubs
+    authorities: Authorities
+    devices: Devices
+    consumer_groups: ConsumerGroups
+    usage: HubUsage
     services: ProvisioningServices
     hosts: ServedHosts
     access: BearerAccess
     key: str | None
 
     def routes(self, guard: Guard) -> list[Route]:
+        certificates = CertificateResources(self.authorities, KIND, lambda request: self._find(request).name)
+        details = HubDetails(KIND, self._find, self.hubs, self.devices, self.consumer_groups, self.usage)
         table = {
             (f"{SUBSCRIPTION}{PROVIDER}/checknameavailability", "POST"): self.check_name,
             (f"{SUBSCRIPTION}{_ALL}", "GET"): self.list_all,
@@ -50,6 +62,8 @@ class HubResources:
             (_ONE, "DELETE"): self.delete,
             (f"{_ONE}/listkeys", "POST"): self.list_keys,
             (f"{_ONE}/iothubkeys/{{key}}/listkeys", "POST"): self.get_key,
+            **certificates.table(_ONE),
+            **details.table(_ONE),
         }
         return management_routes(table, self.access, guard)
 
@@ -83,10 +97,12 @@ class HubResources:
                 raise PreconditionFailedError(f"There is no hub {request.path_params['name']} to update.")
             return _response(await self._create(request.path_params["name"], body), request, _CREATED)
         _require_same(hub, body)
-        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts))
-        return _response(updated, request)
+        policies = body.authorization_policies
+        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts), policies)
+        return _response(updated, request, with_policies=policies is not None)
 
     async def _create(self, name: str, body: HubBody) -> Hub:
+        policies = body.authorization_policies
         host = require_new_hub(name, body, {hub.host_name: hub.name for hub in self.hubs.all})
         partition_count = body.partition_count or DEFAULT_PARTITION_COUNT
         await self.hosts.add(host)
@@ -97,6 +113,7 @@ class HubResources:
                 body.facts(ResourceFacts()),
                 partition_count=partition_count,
                 well_known_key=self.key,
+                policies=policies,
             )
         except BaseException:
             if all(hub.host_name != host for hub in self.hubs.all):
@@ -172,7 +189,11 @@ def hub_view(hub: Hub, scope: ResourceScope) -> dict[str, Any]:
     }
 
 
-def _response(hub: Hub, request: Request, code: int = 200) -> Response:
-    response = requests.json_response(hub_view(hub, ResourceScope.of(request)))
+def _response(hub: Hub, request: Request, code: int = 200, *, with_policies: bool = False) -> Response:
+    """Policies are shown only in the answer to who sent some, as of a provisioning service."""
+    view = hub_view(hub, ResourceScope.of(request))
+    if with_policies:
+        view["properties"]["authorizationPolicies"] = [rule_view(policy) for policy in hub.policies.values()]
+    response = requests.json_response(view)
     response.status_code = code
     return response

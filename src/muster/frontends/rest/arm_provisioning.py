@@ -13,12 +13,10 @@ from starlette.routing import Route
 
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.allocation import LinkedHub
-from muster.domain.authority import Authority, arm_properties
-from muster.domain.errors import ArgumentNullError, ForbiddenError, QuotaExceededError
+from muster.domain.errors import ForbiddenError, QuotaExceededError
 from muster.domain.provisioning_resource import ProvisioningBody
 from muster.domain.resource import TagsBody, resource_name_problem
 from muster.domain.timestamp import SECOND
-from muster.dps.authorities import Authorities
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import (
@@ -28,15 +26,15 @@ from muster.frontends.rest.arm import (
     BearerAccess,
     ResourceScope,
     management_routes,
-    require_if_match,
 )
+from muster.frontends.rest.arm_certificates import CertificateResources
 from muster.frontends.rest.requests import Guard
+from muster.hub.authorities import Authorities
 
 KIND = "Microsoft.Devices/provisioningServices"
 
 _ALL = f"{PROVIDER}/provisioningservices"
 _ONE = f"{GROUP}{_ALL}/{{name}}"
-_CERTIFICATE = f"{_ONE}/certificates/{{certificate}}"
 
 _POLICY_NAMES = {"hashed": "Hashed", "geoLatency": "GeoLatency", "static": "Static"}
 _MILLISECOND = SECOND // 1000
@@ -48,21 +46,6 @@ class NameBody(msgspec.Struct):
     name: str
 
 
-class _CertificateProperties(msgspec.Struct, rename="camel"):
-    certificate: str | None = None
-    is_verified: bool | None = None
-
-
-class _CertificateBody(_CertificateProperties):
-    """Older clients send the members at the top, newer ones in ``properties`` (dps.md 7.5)."""
-
-    properties: _CertificateProperties | None = None
-
-
-class _ProofBody(msgspec.Struct):
-    certificate: str
-
-
 @dataclass(frozen=True, slots=True)
 class ProvisioningResources:
     """The handlers; ``routes`` mounts them."""
@@ -72,7 +55,7 @@ class ProvisioningResources:
     access: BearerAccess
 
     def routes(self, guard: Guard) -> list[Route]:
-        certificates = CertificateResources(self)
+        certificates = CertificateResources(self.authorities, KIND, lambda request: self.find(request).id_scope)
         table = {
             (f"{PROVIDER}/operations", "GET"): self.list_operations,
             (f"{SUBSCRIPTION}{PROVIDER}/checkprovisioningservicenameavailability", "POST"): self.check_name,
@@ -88,7 +71,7 @@ class ProvisioningResources:
             (f"{_ONE}/operationresults/{{operation}}", "GET"): self.get_operation,
             (f"{_ONE}/privatelinkresources", "GET"): self.list_private_link_resources,
             (f"{_ONE}/privateendpointconnections", "GET"): self.list_private_endpoint_connections,
-            **certificates.table(),
+            **certificates.table(_ONE),
         }
         return management_routes(table, self.access, guard)
 
@@ -175,72 +158,6 @@ class ProvisioningResources:
         return requests.json_response([])
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateResources:
-    """CA certificates and their proof of possession (dps.md 7.5)."""
-
-    resources: ProvisioningResources
-
-    def table(self) -> dict[tuple[str, str], requests.Handler]:
-        return {
-            (f"{_ONE}/certificates", "GET"): self.list_all,
-            (_CERTIFICATE, "GET"): self.get,
-            (_CERTIFICATE, "PUT"): self.put,
-            (_CERTIFICATE, "DELETE"): self.delete,
-            (f"{_CERTIFICATE}/generateverificationcode", "POST"): self.generate_verification_code,
-            (f"{_CERTIFICATE}/verify", "POST"): self.verify,
-        }
-
-    def _target(self, request: Request) -> tuple[Authorities, str, str]:
-        """The store, the id scope, and the name of the certificate."""
-        service = self.resources.find(request)
-        return self.resources.authorities, service.id_scope, request.path_params["certificate"]
-
-    async def list_all(self, request: Request) -> Response:
-        service = self.resources.find(request)
-        found = await self.resources.authorities.all(service.id_scope)
-        return requests.json_response({"value": [_certificate_view(request, item) for item in found]})
-
-    async def get(self, request: Request) -> Response:
-        authorities, id_scope, name = self._target(request)
-        return _certificate_response(request, await authorities.get(id_scope, name))
-
-    async def put(self, request: Request) -> Response:
-        authorities, id_scope, name = self._target(request)
-        body = await requests.read_record(request, _CertificateBody)
-        sent = body.properties or body
-        if not sent.certificate:
-            raise ArgumentNullError("certificate is required.")
-        authority = await authorities.put(
-            id_scope,
-            name,
-            sent.certificate,
-            is_verified=bool(sent.is_verified),
-            if_match=request.headers.get("if-match"),
-        )
-        return _certificate_response(request, authority)
-
-    async def delete(self, request: Request) -> Response:
-        """200 with an empty body; 204 when there was none."""
-        authorities, id_scope, name = self._target(request)
-        if await authorities.find(id_scope, name) is None:
-            return requests.no_content()
-        await authorities.delete(id_scope, name, require_if_match(request))
-        return Response(status_code=200)
-
-    async def generate_verification_code(self, request: Request) -> Response:
-        """The only answer that shows the code, and the certificate as it was uploaded."""
-        authorities, id_scope, name = self._target(request)
-        authority = await authorities.new_verification_code(id_scope, name, require_if_match(request))
-        return _certificate_response(request, authority, with_code=True)
-
-    async def verify(self, request: Request) -> Response:
-        authorities, id_scope, name = self._target(request)
-        body = await requests.read_record(request, _ProofBody)
-        authority = await authorities.verify(id_scope, name, body.certificate, require_if_match(request))
-        return _certificate_response(request, authority)
-
-
 def name_answer(name: str, *, taken: bool) -> dict[str, Any]:
     """Whether a name can be had; the reason is ``Invalid`` also for one that is free (dps.md 7.1)."""
     problem = resource_name_problem(name)
@@ -310,21 +227,6 @@ def _rules(service: ProvisioningService) -> list[dict[str, str]]:
     return [rule_view(policy) for policy in service.policies.values()]
 
 
-def _certificate_view(request: Request, authority: Authority, *, with_code: bool = False) -> dict[str, Any]:
-    resource = ResourceScope.of(request).id(KIND, request.path_params["name"])
-    return {
-        "properties": arm_properties(authority, with_certificate=with_code),
-        "id": f"{resource}/certificates/{authority.name}",
-        "name": authority.name,
-        "type": f"{KIND}/Certificates",
-        "etag": authority.etag,
-    }
-
-
-def _certificate_response(request: Request, authority: Authority, *, with_code: bool = False) -> Response:
-    return requests.json_response(_certificate_view(request, authority, with_code=with_code), etag=authority.etag)
-
-
 _OPERATIONS = (
     ("provisioningServices", "Read", "Get a provisioning service"),
     ("provisioningServices", "Write", "Change a provisioning service"),
@@ -336,6 +238,12 @@ _OPERATIONS = (
     ("IotHubs", "Write", "Create or change a hub"),
     ("IotHubs", "Delete", "Delete a hub"),
     ("IotHubs", "listkeys/Action", "Get the shared access policies of a hub"),
+    ("IotHubs/certificates", "Read", "Get a CA certificate of a hub"),
+    ("IotHubs/certificates", "Write", "Upload a CA certificate of a hub"),
+    ("IotHubs/certificates", "Delete", "Delete a CA certificate of a hub"),
+    ("iotHubs/eventHubEndpoints/consumerGroups", "Read", "Get a consumer group"),
+    ("iotHubs/eventHubEndpoints/consumerGroups", "Write", "Create a consumer group"),
+    ("iotHubs/eventHubEndpoints/consumerGroups", "Delete", "Delete a consumer group"),
 )
 
 

@@ -1,0 +1,149 @@
+"""The stored rows of device and module identities, for whoever reads or writes one inside a transaction.
+
+An identity comes into being in ``insert_identity`` alone and goes in ``remove_identity`` alone. Not here: the rules of
+the registry (``identity_writes.py``).
+"""
+
+import msgspec
+
+from muster.domain.device import ConnectionTimes, Identity
+from muster.domain.twin import Twin
+from muster.hub.message_queue import QUEUE_TABLES
+from muster.hub.twin_records import C2D_MESSAGE_COUNT, insert_twin
+from muster.store.database import Database, Row, Transaction
+
+_NAMES = (
+    "device_id",
+    "module_id",
+    "generation_id",
+    "etag",
+    "status",
+    "status_reason",
+    "status_updated",
+    "authentication_type",
+    "primary_key",
+    "secondary_key",
+    "primary_thumbprint",
+    "secondary_thumbprint",
+    "iot_edge",
+    "device_scope",
+    "parent_scopes",
+    "managed_by",
+)
+_CHANGEABLE = _NAMES[3:]
+_COLUMNS = ", ".join(f"i.{name}" for name in _NAMES)
+_KEY = "hub = :hub AND device_id = :device_id AND module_id = :module_id"
+_SELECT = f"SELECT {_COLUMNS} FROM identity i WHERE i.{_KEY.replace(' AND ', ' AND i.')}"
+_WITH_TIMES = (
+    f"SELECT {_COLUMNS}, c.session_id, c.connection_state_updated, c.last_activity, {C2D_MESSAGE_COUNT} FROM identity i"
+    " LEFT JOIN connection c ON c.hub = i.hub AND c.device_id = i.device_id AND c.module_id = i.module_id"
+    " WHERE i.hub = :hub"
+)
+
+_TABLES = ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES)
+"""All that a hub knows of an identity."""
+
+Registered = tuple[Identity, ConnectionTimes]
+
+
+def identity_of(row: Row) -> Identity:
+    """The record of a row with the columns of this module, in their order."""
+    values = dict(zip(_NAMES, row, strict=True))
+    values["iot_edge"] = bool(values["iot_edge"])
+    values["parent_scopes"] = tuple(msgspec.json.decode(values["parent_scopes"] or "[]"))
+    return Identity(**values)
+
+
+def _registered(row: Row) -> Registered:
+    session_id, updated, activity, messages = row[-4:]
+    return identity_of(row[:-4]), ConnectionTimes(session_id is not None, updated or 0, activity or 0, messages)
+
+
+async def find_identity(database: Database, hub: str, device_id: str, module_id: str = "") -> Identity | None:
+    row = await database.fetch_one(_SELECT, hub=hub, device_id=device_id, module_id=module_id)
+    return identity_of(row) if row else None
+
+
+async def lock_identity(tx: Transaction, hub: str, device_id: str, module_id: str = "") -> Identity | None:
+    """The identity as it is; it stays so until the transaction ends."""
+    row = await tx.fetch_one(_SELECT + " {for_update}", hub=hub, device_id=device_id, module_id=module_id)
+    return identity_of(row) if row else None
+
+
+async def find_registered(database: Database, hub: str, device_id: str, module_id: str = "") -> Registered | None:
+    """The identity with what the registry shows of its connection."""
+    row = await database.fetch_one(
+        f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id = :module_id",
+        hub=hub,
+        device_id=device_id,
+        module_id=module_id,
+    )
+    return _registered(row) if row else None
+
+
+async def connection_times(database: Database, hub: str, identity: Identity) -> ConnectionTimes:
+    """What the registry shows of the connection of an identity."""
+    registered = await find_registered(database, hub, identity.device_id, identity.module_id)
+    return registered[1] if registered else ConnectionTimes()
+
+
+async def list_devices(database: Database, hub: str, top: int) -> list[Registered]:
+    """In the order of their ids."""
+    sql = f"{_WITH_TIMES} AND i.module_id = '' ORDER BY i.device_id LIMIT :top"
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, top=top)]
+
+
+async def list_modules(database: Database, hub: str, device_id: str) -> list[Registered]:
+    """The modules of a device in the order of their ids."""
+    sql = f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id <> '' ORDER BY i.module_id"
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, device_id=device_id)]
+
+
+async def modules_in(tx: Transaction, hub: str, device_id: str) -> list[Identity]:
+    """The modules of a device, which is locked."""
+    rows = await tx.fetch_all(
+        f"SELECT {_COLUMNS} FROM identity i WHERE i.hub = :hub AND i.device_id = :device_id AND i.module_id <> ''"
+        " ORDER BY i.module_id",
+        hub=hub,
+        device_id=device_id,
+    )
+    return [identity_of(row) for row in rows]
+
+
+async def insert_identity(tx: Transaction, hub: str, identity: Identity, twin: Twin, now: int) -> None:
+    """Write a new identity with its twin; ``now`` in microseconds."""
+    columns = ", ".join(_NAMES)
+    values = ", ".join(f":{name}" for name in _NAMES)
+    await tx.execute(
+        f"INSERT INTO identity (hub, {columns}, created) VALUES (:hub, {values}, :created)",
+        hub=hub,
+        created=now,
+        **_values(identity),
+    )
+    await insert_twin(tx, hub, identity, twin)
+
+
+async def update_identity(tx: Transaction, hub: str, identity: Identity) -> None:
+    """Write what may change of a stored identity."""
+    assignments = ", ".join(f"{name} = :{name}" for name in _CHANGEABLE)
+    values = _values(identity)
+    del values["generation_id"]
+    await tx.execute(f"UPDATE identity SET {assignments} WHERE {_KEY}", hub=hub, **values)
+
+
+async def remove_identity(tx: Transaction, hub: str, identity: Identity) -> None:
+    """Remove a module, or a device without modules, with all that a hub knows of it."""
+    for table in _TABLES:
+        await tx.execute(
+            f"DELETE FROM {table} WHERE {_KEY}",
+            hub=hub,
+            device_id=identity.device_id,
+            module_id=identity.module_id,
+        )
+
+
+def _values(identity: Identity) -> dict[str, int | str | None]:
+    values = msgspec.structs.asdict(identity)
+    values["iot_edge"] = int(identity.iot_edge)
+    values["parent_scopes"] = msgspec.json.encode(identity.parent_scopes).decode() if identity.parent_scopes else None
+    return values
