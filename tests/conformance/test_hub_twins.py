@@ -141,6 +141,72 @@ def test_node_pages(muster: MusterServer, node: NodeClient, owner: str) -> None:
     assert all(twin["properties"]["desired"]["$version"] == 1 for twin in twins)
 
 
+def test_module_twins(muster: MusterServer, python: SdkClient, node: NodeClient, owner: str) -> None:
+    create(muster, "mod-1")
+    for module in ("m1", "m2"):
+        muster.cli("module", "create", "mod-1", module)
+    ids = ["mod-1", "m1"]
+    first = python.call("twin", connection_string=owner, method="get_module_twin", ids=ids)
+    assert (first["deviceId"], first["moduleId"], first["version"]) == ("mod-1", "m1", 2)
+    patched = python.call(
+        "twin",
+        connection_string=owner,
+        method="update_module_twin",
+        ids=ids,
+        tags={"role": "filter"},
+        desired={"rate": 10},
+        etag=first["etag"],
+    )
+    assert (patched["tags"], patched["properties"]["desired"]["rate"]) == ({"role": "filter"}, 10)
+    replaced = python.call(
+        "twin",
+        connection_string=owner,
+        method="replace_module_twin",
+        ids=ids,
+        desired={"rate": 5},
+        etag=patched["etag"],
+    )
+    assert not replaced.get("tags")
+    error = refused(
+        python, "twin", connection_string=owner, method="update_module_twin", ids=ids, tags={"a": 1}, etag=first["etag"]
+    )
+    assert (error.status, error.json["Message"].split(";")[0]) == (412, "ErrorCode:PreconditionFailed")
+    given = {"connectionString": owner, "deviceId": "mod-1", "moduleId": "m2"}
+    changed = node.call("updateTwin", **given, patch={"properties": {"desired": {"level": 3}}})
+    assert (changed["moduleId"], changed["properties"]["desired"]["level"]) == ("m2", 3)
+    query = "SELECT * FROM devices.modules WHERE devices.deviceId = 'mod-1'"
+    found = python.call("pages", connection_string=owner, query=query, size=1)
+    assert [(page["type"], [item["moduleId"] for item in page["items"]]) for page in found] == [
+        ("Twin", ["m1"]),
+        ("Twin", ["m2"]),
+    ]
+    level = "properties.desired.level"
+    query = f"SELECT moduleId, {level} AS level FROM devices.modules WHERE IS_DEFINED({level})"
+    assert node.call("pages", connectionString=owner, text=query, size=10) == [[{"moduleId": "m2", "level": 3}]]
+    assert (
+        node.call(
+            "twins", connectionString=owner, text="SELECT * FROM devices.modules WHERE deviceId = 'mod-1'", size=10
+        )[0]["moduleId"]
+        == "m1"
+    )
+    shown = muster.cli("twin", "update", "mod-1", "--module", "m1", "--desired", "rate=7").stdout
+    assert "ModuleId      : m1" in shown
+    # The device's own twin is another one.
+    assert python.call("twin", connection_string=owner, method="get_twin", ids=["mod-1"])["version"] == 2
+
+
+def test_edge_devices_and_their_children(muster: MusterServer, python: SdkClient, owner: str) -> None:
+    """``az iot hub device-identity children list``, and how the twin shows scopes (hub-service.md 2.2, 4.3)."""
+    edge = muster.cli_json("device", "create", "edge-1", "--edge")
+    scope = edge["deviceScope"]
+    twin = python.call("twin", connection_string=owner, method="get_twin", ids=["edge-1"])
+    assert (twin["deviceScope"], twin["capabilities"]) == (scope, {"iotEdge": True})
+    query = f"select deviceId from devices where array_contains(parentScopes, '{scope}')"
+    assert python.call("pages", connection_string=owner, query=query)[0]["items"] == []
+    query = f"SELECT deviceId FROM devices WHERE capabilities.iotEdge = true AND deviceScope = '{scope}'"
+    assert python.call("pages", connection_string=owner, query=query)[0]["items"] == [{"deviceId": "edge-1"}]
+
+
 def test_the_requests_of_java(muster: MusterServer, owner: str) -> None:
     """Replayed: PATCH as POST with an override, the etag without quotes (hub-service.md 1.5, 3.1)."""
     create(muster, "java-1")
