@@ -10,6 +10,7 @@ from tests.support.fix_mqtt import HUB_HOST, MqttClient, MqttClients, until
 from tests.support.fix_pki import expired, other_self_signed, self_signed
 from tests.support.fix_services import KEY, Services
 
+from muster.domain.credential import Credential
 from muster.domain.device import (
     AuthenticationBody,
     IdentityBody,
@@ -17,8 +18,11 @@ from muster.domain.device import (
     ThumbprintBody,
 )
 from muster.domain.message import Event
+from muster.domain.module import ModuleBody
 from muster.domain.sas import create_token, sign
 from muster.domain.timestamp import SECOND
+from muster.hub.authentication import DeviceLogin
+from muster.hub.sessions import Notice
 from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
 from muster.wire.mqtt_packets import (
     Connack,
@@ -571,6 +575,41 @@ async def test_the_registry_shows_the_connection(services: Services, mqtt: MqttC
     await client.send(Disconnect())
     await client.is_closed()
     await until(lambda: is_disconnected(services))
+
+
+async def test_sending_is_activity(device: MqttClient, services: Services) -> None:
+    """Shown once a minute, so that it costs nothing."""
+    connected = services.clock.now
+    services.clock.advance(59 * SECOND)
+    await device.publish(EVENTS, b"x")
+    services.clock.advance(SECOND)
+    await device.publish(EVENTS, b"x")
+
+    async def is_shown() -> bool:
+        _, times = await services.devices.get("hub", "d1")
+        assert times.connected
+        assert times.state_updated == connected
+        assert times.last_activity in (connected, services.clock.now), "not at 59 s"
+        return times.last_activity == services.clock.now
+
+    await until(is_shown)
+
+
+async def test_a_module_hears_what_becomes_of_its_device_while_it_connects(
+    services: Services, mqtt: MqttClients
+) -> None:
+    """Between the look at its credential and its session, the device is disabled."""
+    await create(services)
+    keys = AuthenticationBody("sas", SymmetricKeyBody(KEY, KEY))
+    await services.modules.put("hub", "d1", "m", ModuleBody(module_id="m", authentication=keys), None)
+    token = create_token(f"{HUB_HOST}/devices/d1/modules/m", KEY, services.clock.now // SECOND + 60)
+    login = DeviceLogin(services.hub, HUB_HOST, "d1", "m")
+    principal = await services.authentication.authenticate(login, Credential((), token, "test"))
+    await update(services, status="disabled")
+    heard: list[Notice] = []
+    session = await services.sessions.attach(principal, heard.append)
+    assert heard == [Notice.IDENTITY_CHANGED]
+    services.sessions.detach(session)
 
 
 async def test_the_newest_connection_wins(device: MqttClient, services: Services, mqtt: MqttClients) -> None:

@@ -124,20 +124,25 @@ def attest_x509_individual(
 
 
 def attest_device_thumbprint(
-    chain: tuple[bytes, ...], primary: str | None, secondary: str | None, device_id: str, now: int
+    chain: tuple[bytes, ...],
+    primary: str | None,
+    secondary: str | None,
+    device_id: str,
+    now: int,
+    update_command: str = "muster device update DEVICE-ID",
 ) -> tuple[Check, ...]:
     """The checks of a hub device with authentication type ``selfSigned`` (hub-device.md 2.4, interop-facts
     29).
 
     Thumbprints are SHA-1 or SHA-256, in either slot, in any case; ``chain`` and ``now`` as for an enrollment.
-    The common name does not count here.
+    The common name does not count here. ``update_command`` is the one that gives the identity another certificate.
     """
     remedy = own_certificate(shell_word(device_id, "NAME"))
     if not chain:
         refused = not_presented("device.certificate-presented", remedy)
         return (refused, *_skipped("device.thumbprint", "device.certificate-dates"))
     presented = check("device.certificate-presented", passed=True, detail=f"{counted(len(chain))} presented")
-    thumbprint = _check_device_thumbprint(chain[0], primary, secondary)
+    thumbprint = _check_device_thumbprint(chain[0], primary, secondary, update_command)
     try:
         certificate = parse_certificate(chain[0])
     except CertificateFormatError as error:
@@ -349,7 +354,7 @@ def _check_chain_sent(
     )
 
 
-def _check_device_thumbprint(leaf: bytes, primary: str | None, secondary: str | None) -> Check:
+def _check_device_thumbprint(leaf: bytes, primary: str | None, secondary: str | None, update_command: str) -> Check:
     presented = enrolled_certificate(leaf)
     for slot, thumbprint in (("primary", primary), ("secondary", secondary)):
         if (thumbprint or "").upper() in (presented.sha1_thumbprint, presented.sha256_thumbprint):
@@ -361,7 +366,7 @@ def _check_device_thumbprint(leaf: bytes, primary: str | None, secondary: str | 
         detail=f"presented {_subject(leaf)}, {_thumbprints(presented)}; "
         f"configured as primary {primary or 'none'}, as secondary {secondary or 'none'}",
         fix="connect with the certificate the device was provisioned with; after a new one was enrolled, "
-        "register again, so that the hub learns it",
+        f"register again, so that the hub learns it, or tell it: {update_command} --certificate FILE",
     )
 
 

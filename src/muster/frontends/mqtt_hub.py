@@ -254,6 +254,8 @@ class HubHead:
         if error is not None:
             self._connection.close(f"its messages could not be stored: {error}")
             return
+        if self._session is not None:
+            self._services.sessions.active(self._session)
         self._settled(owed, count, size, self._connection.flush)
 
     def _settled(self, owed: Owed, count: int, size: int, flush: Callable[[], None]) -> None:

@@ -127,8 +127,8 @@ class DeviceAuthentication:
             passed=by_certificate,
             detail=f"the identity authenticates by {identity.authentication_type}, the device sent "
             + (credential.describe() if credential.certificates else "neither a token nor a certificate"),
-            fix="send a shared access signature as the password, or let the device be known by its certificate: "
-            f"muster device update {shell_word(identity.device_id, 'DEVICE-ID')} --certificate FILE",
+            fix="send a shared access signature as the password, or let it be known by its certificate: "
+            f"{_update_command(identity)} --certificate FILE",
         )
         if not by_certificate:
             return (exists, matching)
@@ -144,6 +144,7 @@ class DeviceAuthentication:
             identity.secondary_thumbprint,
             identity.device_id,
             self._clock(),
+            _update_command(identity),
         )
         return (exists, matching, *thumbprint)
 
@@ -174,7 +175,9 @@ class DeviceAuthentication:
             passed=identity.authentication_type == "sas",
             detail=f"the identity authenticates by {identity.authentication_type}, the device sent a shared access"
             f" signature",
-            fix=_OTHER_WAYS.get(identity.authentication_type, _BY_KEY),
+            fix="connect with the client certificate and no password"
+            if identity.authentication_type in _BY_CERTIFICATE
+            else f"give it symmetric keys: {_update_command(identity)} --auth sas",
         )
         return (*head, matching, *self._check_signature(login, token, identity.keys, policy=False)), token
 
@@ -237,8 +240,6 @@ def refused_report(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str
 
 
 _BY_CERTIFICATE = ("selfSigned", "certificateAuthority")
-_BY_KEY = "give the identity symmetric keys"
-_OTHER_WAYS = dict.fromkeys(_BY_CERTIFICATE, "connect with the client certificate and no password")
 
 
 def _error(checks: tuple[Check, ...]) -> type[ServiceError] | None:
@@ -252,6 +253,13 @@ def _error(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     if refused == ["device.exists"] and any(item.id == "sas.right" for item in checks):
         return DeviceNotFoundError
     return error
+
+
+def _update_command(identity: Identity) -> str:
+    device = shell_word(identity.device_id, "DEVICE-ID")
+    if not identity.module_id:
+        return f"muster device update {device}"
+    return f"muster module update {device} {shell_word(identity.module_id, 'MODULE-ID')}"
 
 
 def _exists(login: DeviceLogin, identity: Identity | None) -> Check:

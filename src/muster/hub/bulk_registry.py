@@ -23,7 +23,7 @@ from muster.hub.devices import identity_changed_subject
 from muster.hub.identity_records import lock_identity
 from muster.hub.identity_writes import IdentityWrites
 from muster.hub.twins import Twins
-from muster.store.database import Database, Transaction
+from muster.store.database import Database, DatabaseError, Transaction
 
 _TwinChange = tuple[str, str, TwinWrite]
 """Device and module id, and what was written of the twin."""
@@ -56,7 +56,10 @@ class BulkRegistry:
         self._entropy = entropy
 
     async def write(self, hub: str, items: Sequence[ExportImportDevice]) -> list[ItemError]:
-        """Do what each item asks for, in their order; returns those that failed.
+        """Do what each item asks for; returns those that failed, in the order of ``items``.
+
+        They are written in the order of their ids, devices before their modules: requests that write the same
+        identities at the same time then wait for each other, and none has to be given up.
 
         Raises TooManyDevicesError, DeviceDefinedTwiceError, and ArgumentNullError for an item without an id: then
         nothing is done.
@@ -64,15 +67,17 @@ class BulkRegistry:
         require_bulk(items)
 
         async def transaction(tx: Transaction) -> tuple[list[ItemError], list[_TwinChange]]:
-            errors, changes = [], []
-            for item in items:
+            errors, changes = {}, []
+            for item in sorted(items, key=lambda item: item.key):
                 try:
                     write = await self._write(tx, hub, item)
+                except DatabaseError:
+                    raise
                 except ServiceError as error:
-                    errors.append(ItemError(*item.key, _operation(item), error))
+                    errors[item.key] = ItemError(*item.key, _operation(item), error)
                 else:
                     changes += [] if write is None else [(*item.key, write)]
-            return errors, changes
+            return [errors[item.key] for item in items if item.key in errors], changes
 
         errors, changes = await self._database.transact(transaction)
         self._announce(hub, [item.key[0] for item in items])
@@ -87,11 +92,13 @@ class BulkRegistry:
 
         async def transaction(tx: Transaction) -> Rotation:
             rotation = Rotation(policy_key, [], [])
-            for device_id, module_id in keys:
+            for device_id, module_id in sorted(keys):
                 try:
                     stored = await self._stored(tx, hub, device_id, module_id)
                     new = rotated(stored, policy_key, lambda: new_key(self._entropy(32)))
                     rotation.identities.append(await self._writes.set_keys(tx, hub, stored, *new))
+                except DatabaseError:
+                    raise
                 except ServiceError as error:
                     rotation.errors.append(ItemError(device_id, module_id, "RegenerateKeys", error))
             return rotation

@@ -18,6 +18,7 @@ from muster.domain.c2d_message import (
 )
 from muster.domain.errors import DeviceNotFoundError, MessageLockLostError, QueueDepthExceededError
 from muster.hub import message_queue
+from muster.hub.activity import note_activity
 from muster.hub.feedback import feedback_subject
 from muster.hub.hubs import Hubs
 from muster.hub.message_queue import Queue
@@ -138,6 +139,7 @@ class C2dMessages:
         async def body(tx: Transaction) -> None:
             if not await message_queue.remove_locked(tx, queue, lock_token, outcome, self._clock()):
                 raise MessageLockLostError
+            await note_activity(tx, *queue, self._clock())
 
         await self._database.transact(body)
         self._bus.publish(feedback_subject(queue.hub), b"")

@@ -40,8 +40,8 @@ _WITH_TIMES = (
     " WHERE i.hub = :hub"
 )
 
-_TABLES = ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES)
-"""All that a hub knows of an identity."""
+_TABLES = ("identity", "twin", *QUEUE_TABLES, "connection", "mqtt_session")
+"""All that a hub knows of an identity, in the order in which others lock it."""
 
 Registered = tuple[Identity, ConnectionTimes]
 
@@ -110,17 +110,21 @@ async def modules_in(tx: Transaction, hub: str, device_id: str) -> list[Identity
     return [identity_of(row) for row in rows]
 
 
-async def insert_identity(tx: Transaction, hub: str, identity: Identity, twin: Twin, now: int) -> None:
-    """Write a new identity with its twin; ``now`` in microseconds."""
+async def insert_identity(tx: Transaction, hub: str, identity: Identity, twin: Twin, now: int) -> bool:
+    """Write a new identity with its twin; ``now`` in microseconds. False when somebody else just made it: a row that is
+    not there cannot be locked.
+    """
     columns = ", ".join(_NAMES)
     values = ", ".join(f":{name}" for name in _NAMES)
-    await tx.execute(
-        f"INSERT INTO identity (hub, {columns}, created) VALUES (:hub, {values}, :created)",
+    inserted = await tx.execute(
+        f"INSERT INTO identity (hub, {columns}, created) VALUES (:hub, {values}, :created) ON CONFLICT DO NOTHING",
         hub=hub,
         created=now,
         **_values(identity),
     )
-    await insert_twin(tx, hub, identity, twin)
+    if inserted:
+        await insert_twin(tx, hub, identity, twin)
+    return bool(inserted)
 
 
 async def update_identity(tx: Transaction, hub: str, identity: Identity) -> None:

@@ -63,9 +63,9 @@ class IdentityWrites:
     ) -> Identity:
         """Raises DeviceAlreadyExistsError and what the body's rules raise."""
         wanted = self._device(device_id, body, None)
-        if await lock_identity(tx, hub, device_id) is not None:
+        known = await lock_identity(tx, hub, device_id) is not None
+        if known or not await self._create(tx, hub, wanted, new_twin(initial_twin, self._clock())):
             raise DeviceAlreadyExistsError(f"A device with ID '{device_id}' is already registered.")
-        await self._create(tx, hub, wanted, new_twin(initial_twin, self._clock()))
         return wanted
 
     async def replace_device(
@@ -186,6 +186,18 @@ class IdentityWrites:
         stays as it is (dps.md 5.5). ``moved_twin`` is the twin of a device that comes from another hub.
         """
         stored = await lock_identity(tx, hub, device_id)
+        if stored is None:
+            new = self._provisioned(device_id, authentication, None, iot_edge=iot_edge)
+            if await self._create(tx, hub, new, moved_twin or new_twin(initial_twin, self._clock())):
+                return
+            stored = await self.require_device(tx, hub, device_id)
+        wanted = self._provisioned(device_id, authentication, stored, iot_edge=iot_edge)
+        if _kept(stored, wanted) != stored:
+            await self._replace(tx, hub, stored, wanted)
+
+    def _provisioned(
+        self, device_id: str, authentication: Authentication, stored: Identity | None, *, iot_edge: bool
+    ) -> Identity:
         scopes = scopes_after(
             stored,
             iot_edge=iot_edge,
@@ -194,7 +206,7 @@ class IdentityWrites:
             device_id=device_id,
             now=self._clock(),
         )
-        wanted = msgspec.structs.replace(
+        return msgspec.structs.replace(
             self._new(device_id, "", authentication),
             status=stored.status if stored else "enabled",
             status_reason=stored.status_reason if stored else None,
@@ -202,10 +214,6 @@ class IdentityWrites:
             device_scope=scopes.device,
             parent_scopes=scopes.parents,
         )
-        if stored is None:
-            await self._create(tx, hub, wanted, moved_twin or new_twin(initial_twin, self._clock()))
-        elif _kept(stored, wanted) != stored:
-            await self._replace(tx, hub, stored, wanted)
 
     async def take(self, tx: Transaction, hub: str, device_id: str) -> Twin | None:
         """Remove a device that moves to another hub; its twin, or None when there was no device (dps.md 5.4)."""
@@ -233,10 +241,12 @@ class IdentityWrites:
             secondary_thumbprint=authentication.secondary_thumbprint,
         )
 
-    async def _create(self, tx: Transaction, hub: str, identity: Identity, twin: Twin) -> None:
-        await insert_identity(tx, hub, identity, twin, self._clock())
-        if identity.iot_edge:
+    async def _create(self, tx: Transaction, hub: str, identity: Identity, twin: Twin) -> bool:
+        """False, with nothing written, when somebody else just made it."""
+        created = await insert_identity(tx, hub, identity, twin, self._clock())
+        if created and identity.iot_edge:
             await self._create_edge_modules(tx, hub, identity.device_id)
+        return created
 
     async def _create_edge_modules(self, tx: Transaction, hub: str, device_id: str) -> None:
         for module_id in EDGE_MODULES:

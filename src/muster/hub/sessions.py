@@ -11,12 +11,16 @@ from enum import StrEnum
 
 from muster.bus.bus import Bus, Subscription
 from muster.domain.errors import DeviceNotFoundError
+from muster.domain.timestamp import MINUTE
 from muster.hub import mqtt_sessions
+from muster.hub.activity import note_activity
 from muster.hub.authentication import Principal
 from muster.hub.devices import identity_changed_subject
-from muster.store.database import Database, DatabaseUnavailableError, Transaction
+from muster.store.database import Body, Database, DatabaseUnavailableError, Transaction
 
 _log = logging.getLogger("muster.hub")
+
+_ACTIVITY_STEP = MINUTE
 
 
 class Notice(StrEnum):
@@ -33,13 +37,15 @@ Deliver = Callable[[Notice], None]
 class Session:
     """One attached connection. ``session_id`` is unique for each attach.
 
-    ``resumed`` is what an earlier MQTT connection of the identity was subscribed to; None when it left nothing.
+    ``last_activity`` is what the registry was told, in microseconds. ``resumed`` is what an earlier MQTT connection of
+    the identity was subscribed to; None when it left nothing.
     """
 
     principal: Principal
     session_id: str
     deliver: Deliver
     resumed: mqtt_sessions.Subscriptions | None = None
+    last_activity: int = 0
     subscription: Subscription | None = None
 
     @property
@@ -79,7 +85,7 @@ class Sessions:
         session.subscription = self._bus.subscribe(
             identity_changed_subject(hub, device_id), lambda _data: deliver(Notice.IDENTITY_CHANGED)
         )
-        now = self._clock()
+        now = session.last_activity = self._clock()
 
         async def body(tx: Transaction) -> bool:
             identity = await tx.fetch_one(
@@ -92,6 +98,12 @@ class Sessions:
             )
             if identity is None:
                 raise DeviceNotFoundError(device_id)
+            device = await tx.fetch_one(
+                "SELECT status FROM identity WHERE hub = :hub AND device_id = :device_id AND module_id = ''",
+                hub=hub,
+                device_id=device_id,
+            )
+            allowed = device is not None and device[0] == "enabled"
             await tx.execute(
                 "INSERT INTO connection (hub, device_id, module_id, session_id, connected,"
                 " connection_state_updated, last_activity)"
@@ -108,7 +120,7 @@ class Sessions:
             )
             if clean_session is not None:
                 session.resumed = await mqtt_sessions.open_in(tx, session.key, clean=clean_session)
-            return bool(identity[0] == principal.identity.etag)
+            return allowed and bool(identity[0] == principal.identity.etag)
 
         try:
             unchanged = await self._database.transact(body)
@@ -137,6 +149,24 @@ class Sessions:
                 module_id=module_id,
                 session_id=session.session_id,
             )
+
+        self._submit(body, device_id)
+
+    def active(self, session: Session) -> None:
+        """The identity sent something on this connection: the registry shows it, at most once a minute."""
+        now = self._clock()
+        if 0 <= now - session.last_activity < _ACTIVITY_STEP:
+            return
+        session.last_activity = now
+        hub, device_id, module_id = session.key
+
+        async def body(tx: Transaction) -> None:
+            await note_activity(tx, hub, device_id, module_id, now)
+
+        self._submit(body, device_id)
+
+    def _submit(self, body: Body[None], device_id: str) -> None:
+        """Store what the registry shows of a connection, some time soon."""
 
         def done(_result: None, error: BaseException | None) -> None:
             if error is not None:

@@ -5,7 +5,7 @@ const fs = require('fs');
 const net = require('net');
 
 const tss = require('tss.js');
-const { Client, Message } = require('azure-iot-device');
+const { Client, Message, ModuleClient } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const ProvisioningHttp = require('azure-iot-provisioning-device-http').Http;
@@ -90,12 +90,15 @@ async function tpmToken({ tpm, deviceId }) {
   return `SharedAccessSignature sr=${resource}&sig=${encodeURIComponent(signature.toString('base64'))}&se=${expiry}`;
 }
 
-/** Open a connection to the hub under a name: by a token, a connection string, or the files of a certificate. */
-async function connect({ connection, transport = 'mqtt', deviceId, symmetricKey, token, ...files }) {
+/** Open a connection to the hub under a name: by a token, a connection string (also of a module), or the files of a
+ * certificate. */
+async function connect({ connection, transport = 'mqtt', deviceId, moduleId, symmetricKey, token, ...files }) {
   const Transport = HUB_TRANSPORTS[transport];
   const place = `HostName=${HOST};DeviceId=${deviceId}`;
   let client;
-  if (token) client = Client.fromSharedAccessSignature(token, Transport);
+  if (moduleId)
+    client = ModuleClient.fromConnectionString(`${place};ModuleId=${moduleId};SharedAccessKey=${symmetricKey}`, Transport);
+  else if (token) client = Client.fromSharedAccessSignature(token, Transport);
   else if (symmetricKey) client = Client.fromConnectionString(`${place};SharedAccessKey=${symmetricKey}`, Transport);
   else {
     client = Client.fromConnectionString(`${place};x509=true`, Transport);
