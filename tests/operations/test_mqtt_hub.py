@@ -502,6 +502,10 @@ async def test_a_model_id(services: Services, mqtt: MqttClients) -> None:
     await client.publish(EVENTS + "%24.sub=thermostat1", b"x")
     event = await only_event(services)
     assert event.origin.model_id == "dtmi:a:b;1"
+    twin = await services.twin("d1")
+    assert (twin["modelId"], twin["version"]) == ("dtmi:a:b;1", 2)
+    found = await services.queries.page("hub", "SELECT deviceId FROM devices WHERE modelId = 'dtmi:a:b;1'", None, 10)
+    assert found.items == [{"deviceId": "d1"}]
     assert event.system_properties == {"dt-subject": "thermostat1"}
 
 

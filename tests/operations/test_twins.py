@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.support.fix_services import Services
 
-from muster.domain.device import IdentityBody
+from muster.domain.device import Identity, IdentityBody
 from muster.domain.errors import (
     ArgumentInvalidError,
     ArgumentNullError,
@@ -18,8 +18,9 @@ from muster.domain.errors import (
     PreconditionFailedError,
 )
 from muster.domain.timestamp import SECOND, iso_utc
-from muster.domain.twin import TwinBody, TwinChange
+from muster.domain.twin import TwinBody, TwinChange, new_twin
 from muster.hub.desired_changes import twin_changed_message, twin_changed_subject
+from muster.hub.twin_records import insert_twin
 from muster.hub.twins import Twins
 from muster.store.database import Transaction
 
@@ -139,6 +140,25 @@ async def test_etags_of_service_writes(services: Services, device: str) -> None:
     assert (view.etag, view.version) == ("AAAAAAAAAAM=", 4)
 
 
+async def add_module(services: Services, device_id: str, module_id: str) -> None:
+    """A module as the registry would make it."""
+    identity = Identity(
+        device_id=device_id, module_id=module_id, generation_id="1", etag=7, status="enabled", authentication_type="sas"
+    )
+
+    async def transaction(tx: Transaction) -> None:
+        await tx.execute(
+            "INSERT INTO identity (hub, device_id, module_id, generation_id, etag, status, status_updated,"
+            " authentication_type, iot_edge, created) VALUES ('hub', :device_id, :module_id, '1', 7, 'enabled', 0,"
+            " 'sas', 0, 0)",
+            device_id=device_id,
+            module_id=module_id,
+        )
+        await insert_twin(tx, "hub", identity, new_twin(None, services.clock.now))
+
+    await services.database.transact(transaction)
+
+
 class Ear:
     """A connection that follows its desired properties."""
 
@@ -245,6 +265,25 @@ async def test_a_device_that_was_deleted_hears_no_more(services: Services, devic
     services.bus.publish(twin_changed_subject("hub", device, ""), twin_changed_message(7, {"$version": 7}))
     await ear.settle()
     assert ear.heard == []
+
+
+async def test_a_module_has_a_twin_of_its_own(services: Services, device: str) -> None:
+    await add_module(services, device, "m1")
+    twins, ear = services.twins, Ear()
+    changes = await twins.follow_desired("hub", device, "m1", ear.deliver, ear.spawn)
+    await twins.patch("hub", device, "", desired(a=1), None)
+    await twins.patch("hub", device, "m1", desired(b=2), None)
+    await twins.update_reported("hub", device, "m1", b'{"c":3}')
+    await ear.settle()
+    changes.close()
+    assert ear.heard == [(2, {"b": 2, "$version": 2})]
+    view = await services.twin(device, "m1")
+    assert list(view)[:3] == ["deviceId", "moduleId", "etag"]
+    assert (view["moduleId"], view["version"], view["deviceEtag"]) == ("m1", 4, "Nw==")
+    assert await twins.device_document("hub", device, "m1") == (
+        b'{"desired":{"b":2,"$version":2},"reported":{"c":3,"$version":2}}'
+    )
+    assert (await services.twin(device))["version"] == 3
 
 
 async def test_every_write_is_recorded_in_its_transaction(services: Services, device: str) -> None:

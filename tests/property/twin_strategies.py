@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 KEYS = ("a", "b", "c", "ключ", 'q"t', "")
 
-numbers = st.integers(-1000, 1000) | st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
-strings = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)
+# Most are drawn from a few, so that values and constants of queries are often equal.
+numbers = (
+    st.sampled_from([0, 1, 2, 2.0, -1, 0.5, 16, 1e300, -1e-200])
+    | st.integers(-1000, 1000)
+    | st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
+)
+strings = st.sampled_from(["", "a", "A", "ab", "é", "1", "true", "'", '"', "\\"]) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4
+)
 plain = st.booleans() | numbers | strings
 arrays = st.recursive(plain, lambda inner: st.lists(inner, max_size=2), max_leaves=3).map(lambda item: [item])
 

@@ -24,6 +24,7 @@ from muster.frontends.rest.hub_device import HubDeviceApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_methods import HubMethodsApi
+from muster.frontends.rest.hub_queries import HubQueriesApi
 from muster.frontends.rest.hub_registry import HubRegistryApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
@@ -202,6 +203,7 @@ def rest(services: Services) -> RestClient:
     gate = HubGate(services.hubs, services.access)
     registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
     twins = HubTwinsApi(gate, services.twins)
+    queries = HubQueriesApi(gate, services.queries)
     methods = HubMethodsApi(gate, services.methods)
     hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
     hosts = frozenset({DPS_HOST, HUB_HOST, "localhost"})
@@ -225,6 +227,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    apis = (dps, registry, hub_device, messages, twins, methods, muster, preview)
+    apis = (dps, registry, hub_device, messages, twins, queries, methods, muster, preview)
     app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

@@ -157,8 +157,8 @@ def _change_twin(document: Document, changes: Changes) -> None:
         twin = document.get("initialTwin") or {}
         document["initialTwin"] = twin
         properties = twin.setdefault("properties", {})
-        _assign_all(twin.setdefault("tags", {}), changes.tags, "--tag")
-        _assign_all(properties.setdefault("desired", {}), changes.desired, "--desired")
+        assign_all(twin.setdefault("tags", {}), changes.tags, "--tag")
+        assign_all(properties.setdefault("desired", {}), changes.desired, "--desired")
 
 
 def read_json_object(text: str, option: str) -> Document:
@@ -195,7 +195,8 @@ def read_json_documents(file: Path) -> list[Document]:
     return values
 
 
-def _assign_all(section: Document, assignments: Sequence[str], option: str) -> None:
+def assign_all(section: Document, assignments: Sequence[str], option: str) -> None:
+    """Write ``a.b=VALUE`` of an option into a document, VALUE as JSON where it is JSON. Raises CommandError."""
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         keys = name.split(".")

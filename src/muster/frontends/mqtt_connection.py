@@ -58,6 +58,7 @@ class MqttProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reading = True
         self._lost = False
+        self._flushing = False
 
     # From the transport
 
@@ -101,6 +102,16 @@ class MqttProtocol(asyncio.Protocol):
             self.transport.write(output)
         if self.session.closed:
             self.transport.close()
+
+    def flush_soon(self) -> None:
+        """``flush`` as soon as the loop is free: what is said until then leaves in the same write."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        self.flush()
 
     def close(self, reason: str) -> None:
         """End the connection: MQTT 3.1.1 has no word for it, so it is a bare close."""

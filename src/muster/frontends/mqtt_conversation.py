@@ -58,7 +58,9 @@ class Conversation:
         self._work = Tasks()  # is finished even when the device leaves: it may say goodbye right behind a request
         self._subscriptions = Subscriptions(session.resumed or {})
         key = session.key
-        self._twin = MqttTwin(services.twins, key, self._subscriptions, self._send, self._tasks.spawn, self._error_body)
+        self._twin = MqttTwin(
+            services.twins, key, self._subscriptions, self._send, self._reply, self._tasks.spawn, self._error_body
+        )
         self._methods = MqttMethods(services.methods, key, self._subscriptions, self._send)
         self._c2d = MqttC2d(services.c2d, key, session.session_id, self._subscriptions, connection, self._tasks.spawn)
 
@@ -111,7 +113,7 @@ class Conversation:
                     await self._requests.popleft()()
                 except ServiceError as error:
                     self._connection.close(f"a request could not be answered: {error}")
-                self._connection.flush()
+                self._connection.flush_soon()
         finally:
             self._working = False
 
@@ -155,10 +157,14 @@ class Conversation:
     # To the device
 
     def _send(self, topic: bytes, payload: bytes) -> None:
+        self._reply(topic, payload)
+        self._connection.flush()
+
+    def _reply(self, topic: bytes, payload: bytes) -> None:
+        """Answer the request that is worked on: its acknowledgement follows, and both leave in one write."""
         session = self._connection.session
         if session.connected:
             session.publish(topic, payload)
-            self._connection.flush()
 
     def _error_body(self, error: ServiceError) -> bytes:
         tracking_id = error.tracking_id or self._services.reports.new_tracking_id()

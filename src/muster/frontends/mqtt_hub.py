@@ -6,7 +6,7 @@ and no future for a single message (DESIGN.md 4). Sources: hub-device.md 3, 4.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from muster.domain.credential import Credential
@@ -74,6 +74,7 @@ class HubHead:
         self._acknowledgements = Acknowledgements()
         self._clean_session = connect.clean_session
         self._will = connect.will
+        self._model_id = model_id
         self.session_present = False
         self._session: Session | None = None
         self._conversation: Conversation | None = None
@@ -81,7 +82,10 @@ class HubHead:
 
     async def attach(self) -> None:
         """Become the identity's connection."""
-        sessions = self._services.sessions
+        sessions, identity = self._services.sessions, self._principal.identity
+        if self._model_id:
+            twins = self._services.twins
+            await twins.announce_model(self._hub, identity.device_id, identity.module_id, self._model_id)
         self._session = await sessions.attach(self._principal, self._deliver, clean_session=self._clean_session)
         self.session_present = self._session.resumed is not None
 
@@ -203,7 +207,7 @@ class HubHead:
         # Its acknowledgement comes behind those of the telemetry before it.
         owed = self._acknowledgements.owe((event.packet_id,) if event.qos else ())
         self._pending_messages += 1
-        if not self._converse().publish(event, partial(self._settled, owed, 1, 0)):
+        if not self._converse().publish(event, partial(self._settled, owed, 1, 0, self._connection.flush_soon)):
             self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of the hub's")
             return False
         if self._is_full():
@@ -252,9 +256,9 @@ class HubHead:
             return
         if self._session is not None:
             self._services.sessions.active(self._session)
-        self._settled(owed, count, size)
+        self._settled(owed, count, size, self._connection.flush)
 
-    def _settled(self, owed: Owed, count: int, size: int) -> None:
+    def _settled(self, owed: Owed, count: int, size: int, flush: Callable[[], None]) -> None:
         """The work behind these is done: acknowledge what may be acknowledged now, and read on."""
         self._pending_messages -= count
         self._pending_bytes -= size
@@ -262,7 +266,7 @@ class HubHead:
         session = self._connection.session
         if packet_ids and session.connected:
             session.pubacks(packet_ids)
-            self._connection.flush()
+            flush()
         if not self._is_full():
             self._connection.resume_reading()
 

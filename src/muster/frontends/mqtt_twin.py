@@ -27,7 +27,7 @@ _PATCHED = 204
 
 
 class MqttTwin:
-    """The twin of one connection."""
+    """The twin of one connection. What it says with ``reply`` leaves with the acknowledgement of the request."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class MqttTwin:
         key: tuple[str, str, str],
         subscriptions: Subscriptions,
         send: Send,
+        reply: Send,
         spawn: Spawn,
         error_body: Callable[[ServiceError], bytes],
     ) -> None:
@@ -42,6 +43,7 @@ class MqttTwin:
         self._key = key
         self._subscriptions = subscriptions
         self._send = send
+        self._reply = reply
         self._spawn = spawn
         self._error_body = error_body
         self._changes: DesiredChanges | None = None
@@ -73,7 +75,7 @@ class MqttTwin:
             return
         topic = twin_response(code, request.rid, shown)
         if self._subscriptions.qos(topic) is not None:
-            self._send(topic, payload)
+            self._reply(topic, payload)
 
     def close(self) -> None:
         if self._changes is not None:

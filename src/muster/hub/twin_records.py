@@ -37,17 +37,40 @@ C2D_MESSAGE_COUNT = (
 """SQL for how many messages wait for the identity ``i``; one that expires counts until it is swept."""
 
 VIEW_COLUMNS = (
-    "i.device_id, i.module_id, t.etag, i.etag, i.status, i.status_reason, i.status_updated, c.session_id,"
-    f" c.last_activity, {C2D_MESSAGE_COUNT}, i.authentication_type, i.primary_thumbprint, i.secondary_thumbprint,"
-    " t.model_id, t.version, t.tags, t.desired, t.desired_metadata, t.desired_version, t.reported, t.reported_metadata,"
-    " t.reported_version, i.iot_edge, i.device_scope, i.parent_scopes"
+    "i.device_id",
+    "i.module_id",
+    "t.etag",
+    "i.etag",
+    "i.status",
+    "i.status_reason",
+    "i.status_updated",
+    "c.session_id",
+    "c.last_activity",
+    C2D_MESSAGE_COUNT,
+    "i.authentication_type",
+    "i.primary_thumbprint",
+    "i.secondary_thumbprint",
+    "t.model_id",
+    "t.version",
+    "t.tags",
+    "t.desired",
+    "t.desired_metadata",
+    "t.desired_version",
+    "t.reported",
+    "t.reported_metadata",
+    "t.reported_version",
+    "i.iot_edge",
+    "i.device_scope",
+    "i.parent_scopes",
 )
+"""What ``twin_view`` takes, in its order."""
+
 VIEW_TABLES = (
     "identity i JOIN twin t ON t.hub = i.hub AND t.device_id = i.device_id AND t.module_id = i.module_id"
     " LEFT JOIN connection c ON c.hub = i.hub AND c.device_id = i.device_id AND c.module_id = i.module_id"
 )
 _SELECT_VIEW = (
-    f"SELECT {VIEW_COLUMNS} FROM {VIEW_TABLES}"
+    f"SELECT {', '.join(VIEW_COLUMNS)} FROM {VIEW_TABLES}"
     " WHERE i.hub = :hub AND i.device_id = :device_id AND i.module_id = :module_id"
 )
 
@@ -69,7 +92,7 @@ def _twin(row: Row) -> Twin:
 
 
 def twin_view(row: Row) -> TwinView:
-    """What service clients see, from ``VIEW_COLUMNS``."""
+    """What service clients see, from a row of ``VIEW_COLUMNS``."""
     (device_id, module_id, etag, device_etag, status, status_reason, status_updated, session_id) = row[:8]
     (activity, c2d_message_count, authentication_type, primary_thumbprint, secondary_thumbprint) = row[8:13]
     (model_id, version, tags, desired, desired_metadata, desired_version) = row[13:19]

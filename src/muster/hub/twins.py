@@ -119,6 +119,29 @@ class Twins:
 
         return await self._database.transact(transaction)
 
+    async def announce_model(self, hub: str, device_id: str, module_id: str, model_id: str) -> None:
+        """Keep the model id with which a device connected, for service clients; no version counts it."""
+        known = await self._database.fetch_one(
+            "SELECT model_id FROM twin WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
+            hub=hub,
+            device_id=device_id,
+            module_id=module_id,
+        )
+        if known is None or known[0] == model_id:
+            return
+
+        async def transaction(tx: Transaction) -> None:
+            await tx.execute(
+                "UPDATE twin SET model_id = :model_id"
+                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
+                model_id=model_id,
+                hub=hub,
+                device_id=device_id,
+                module_id=module_id,
+            )
+
+        await self._database.transact(transaction)
+
     async def follow_desired(
         self,
         hub: str,

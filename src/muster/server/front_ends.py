@@ -32,6 +32,7 @@ from muster.frontends.rest.hub_device import HubDeviceApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_methods import HubMethodsApi
+from muster.frontends.rest.hub_queries import HubQueriesApi
 from muster.frontends.rest.hub_registry import HubRegistryApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
@@ -108,6 +109,7 @@ class Server:
         gate = HubGate(services.hubs, services.access)
         registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
         twins = HubTwinsApi(gate, services.twins)
+        queries = HubQueriesApi(gate, services.queries)
         methods = HubMethodsApi(gate, services.methods)
         hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
         messages = HubMessagesApi(gate, services.c2d, services.feedback, self._hosts)
@@ -137,6 +139,7 @@ class Server:
             hub_device,
             messages,
             twins,
+            queries,
             methods,
             muster,
             self._preview(),

@@ -40,6 +40,7 @@ from muster.hub.identity_writes import IdentityWrites
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
+from muster.hub.queries import Queries
 from muster.hub.reports import Reports
 from muster.hub.sessions import Sessions
 from muster.hub.trust import HubTrust
@@ -67,6 +68,7 @@ class Services:
     modules: Modules
     bulk: BulkRegistry
     twins: Twins
+    queries: Queries
     events: EventLog
     c2d: C2dMessages
     methods: Methods
@@ -153,6 +155,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         modules=Modules(database, bus, writes),
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
+        queries=Queries(database),
         events=EventLog(database, bus, clock),
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),

@@ -5,8 +5,9 @@ Not here: the drivers (``sqlite.py``, ``postgres.py``), the schema (``migrations
 
 **SQL.** Parameters are ``:name``. Values are integers of 64 bits, text, bytes and NULL; columns are
 ``BIGINT``, ``TEXT`` and ``{bytes}``; a boolean is 0 or 1, a time is microseconds since 1970 UTC, a document
-is JSON text. Text holds no NUL character and no lone surrogate. What differs between the databases is a
-closed list of tokens, written in braces outside of string literals:
+is JSON text; a float is a parameter only, for what a query computes. Text holds no NUL character and no lone
+surrogate. What differs between the databases is a closed list of tokens, written in braces outside of string
+literals:
 
 * ``{bytes}``: the binary column type;
 * ``{for_update}``: after a SELECT, lock the rows read until the transaction ends;
@@ -46,7 +47,7 @@ from muster.domain.errors import UnavailableError
 
 T = TypeVar("T")
 
-Value = int | str | bytes | None
+Value = int | float | str | bytes | None
 Row = tuple[Any, ...]
 
 
@@ -148,7 +149,7 @@ class Database(Protocol):
 
     @property
     def dialect(self) -> "Dialect":
-        """How SQL text is spelled here; the migration runner asks for it, nobody else should."""
+        """How SQL text is spelled here; the migration runner and the query language ask for it, nobody else should."""
         ...
 
     async def transact(self, body: Body[T]) -> T:

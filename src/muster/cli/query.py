@@ -1,0 +1,94 @@
+"""``muster query``: devices and modules that a query finds, page after page (hub-service.md 4)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muster.cli.options import ConnectionString, DataDirectory, Output, connect
+from muster.cli.output import Format, json_text, print_json, printable, short_time, table_text
+
+if TYPE_CHECKING:
+    from muster.cli.client import Client
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+Document = dict[str, Any]
+
+MAXIMUM_PAGE = 1000
+
+
+@app.command()
+def query(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY", help="Such as: SELECT * FROM devices WHERE tags.site = 'A'", show_default=False
+        ),
+    ],
+    *,
+    top: Annotated[int | None, typer.Option(help="Print at most this many.", min=1, show_default=False)] = None,
+    output: Output = Format.TABLE,
+    connection_string: ConnectionString = None,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Find devices and modules by a query."""
+    client = connect(connection_string, data_directory)
+    rows = list(_rows(client, text, top))
+    if output is Format.JSON:
+        print_json(rows)
+    elif rows:
+        print(rows_text(rows))
+    else:
+        print("nothing was found")
+
+
+def rows_text(rows: list[Document]) -> str:
+    """Twins by what tells them apart, other rows by their members."""
+    if all("deviceId" in row and "properties" in row and "etag" in row for row in rows):
+        rows = [_twin_row(row) for row in rows]
+    headers = list(dict.fromkeys(key for row in rows for key in row))
+    shown = ([_cell(row[key]) if key in row else "" for key in headers] for row in rows)
+    return table_text([printable(key) for key in headers], shown)
+
+
+def _twin_row(twin: Document) -> Document:
+    activity = str(twin.get("lastActivityTime"))
+    return {
+        "DeviceId": twin["deviceId"],
+        **({"ModuleId": twin["moduleId"]} if "moduleId" in twin else {}),
+        "Status": twin.get("status"),
+        "Connection": twin.get("connectionState"),
+        "Last Activity": "" if activity.startswith("0001-01-01") else short_time(activity),
+        "Tags": twin.get("tags", {}),
+    }
+
+
+def _cell(value: object) -> str:
+    return printable(value) if isinstance(value, str) else json_text(value, indent=None)
+
+
+def _rows(client: "Client", text: str, top: int | None) -> Iterator[Document]:
+    from muster.cli.client import HUB_API_VERSION
+
+    continuation: str | None = None
+    left = top
+    while left is None or left:
+        size = MAXIMUM_PAGE if left is None else min(left, MAXIMUM_PAGE)
+        headers = {"x-ms-max-item-count": str(size)}
+        if continuation:
+            headers["x-ms-continuation"] = continuation
+        answer = client.request(
+            client.target.hub,
+            "POST",
+            "/devices/query",
+            query={"api-version": HUB_API_VERSION},
+            body={"query": text},
+            headers=headers,
+        )
+        rows = answer.document or []
+        yield from rows
+        left = None if left is None else left - len(rows)
+        continuation = answer.headers.get("x-ms-continuation")
+        if not continuation:
+            return
