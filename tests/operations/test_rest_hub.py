@@ -217,6 +217,8 @@ RIGHTS = {
     "DELETE /devices/d1": {"iothubowner", "registryReadWrite"},
     "GET /devices/d1/modules": {"iothubowner", "registryRead", "registryReadWrite"},
     "POST /devices/keys/regenerate": {"iothubowner", "registryReadWrite"},
+    "POST /devices": {"iothubowner", "registryReadWrite"},
+    "DELETE /devices/d1/commands": {"iothubowner", "service", "registryReadWrite"},
     "GET /statistics/devices": {"iothubowner", "registryRead", "registryReadWrite"},
     "GET /statistics/service": {"iothubowner", "service", "registryRead", "registryReadWrite"},
     "GET /twins/d1": {"iothubowner", "service"},
@@ -231,7 +233,7 @@ async def test_rights_of_the_five_policies(rest: RestClient, operation: str, pol
     answer = await rest.request(
         method,
         f"{path}?{VERSION}",
-        {"deviceId": "d1", "policyKey": "swap"},
+        {"deviceId": "d1", "policyKey": "swap", "devices": []},
         authorization=rest.token(policy, "hub.example.net"),
         if_match="*",
     )

@@ -18,42 +18,43 @@ from muster.domain.timestamp import SECOND
 HOST = "Hub.Example.Net"
 JSON = "application/json; charset=utf-8"
 
-Sign = Callable[[int], str]
+Sign = Callable[[int, str], str]
 
 
 def signature(text: str) -> str:
     return base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
 
 
-def java(expiry: int) -> str:
+def java(expiry: int, host: str = HOST) -> str:
     """Over the encoded host in lower case."""
-    resource = quote(HOST.lower(), safe="")
+    resource = quote(host.lower(), safe="")
     signed = quote(signature(f"{resource}\n{expiry}"), safe="")
     return f"SharedAccessSignature sr={resource}&sig={signed}&se={expiry}&skn=iothubowner"
 
 
-def net(expiry: int) -> str:
-    resource = quote(HOST, safe="")
+def net(expiry: int, host: str = HOST) -> str:
+    resource = quote(host, safe="")
     signed = quote(signature(f"{resource}\n{expiry}"), safe="")
     return f"SharedAccessSignature sr={resource}&sig={signed}&se={expiry}&skn=iothubowner"
 
 
-def azure_cli(expiry: int) -> str:
+def azure_cli(expiry: int, host: str = HOST) -> str:
     """Built as a form, whose order is that of a dictionary."""
-    resource = quote_plus(HOST)
-    items = {"sr": HOST, "sig": signature(f"{resource}\n{expiry}"), "se": str(expiry), "skn": "iothubowner"}
+    resource = quote_plus(host)
+    items = {"sr": host, "sig": signature(f"{resource}\n{expiry}"), "se": str(expiry), "skn": "iothubowner"}
     return f"SharedAccessSignature {urlencode(items)}"
 
 
-def node(expiry: int) -> str:
-    signed = quote(signature(f"{HOST}\n{expiry}"), safe="")
-    return f"SharedAccessSignature sr={HOST}&sig={signed}&skn=iothubowner&se={expiry}"
+def node(expiry: int, host: str = HOST) -> str:
+    signed = quote(signature(f"{host}\n{expiry}"), safe="")
+    return f"SharedAccessSignature sr={host}&sig={signed}&skn=iothubowner&se={expiry}"
 
 
+@pytest.mark.parametrize("host", [HOST, f"{HOST}:8443"], ids=["", "port"])
 @pytest.mark.parametrize("sign", [java, net, azure_cli, node])
-async def test_every_producer_of_a_token(rest: RestClient, services: Services, sign: Sign) -> None:
-    authorization = sign(services.clock.now // SECOND + 3600)
-    answer = await rest.request("GET", "/devices/?api-version=2021-04-12", host=HOST, authorization=authorization)
+async def test_every_producer_of_a_token(rest: RestClient, services: Services, sign: Sign, host: str) -> None:
+    authorization = sign(services.clock.now // SECOND + 3600, host)
+    answer = await rest.request("GET", "/devices/?api-version=2021-04-12", host=host, authorization=authorization)
     assert (answer.status, answer.json) == (200, [])
 
 
