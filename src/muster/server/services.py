@@ -18,6 +18,7 @@ from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
 from muster.dps.allocations import Allocations
+from muster.dps.assignments import Assignments
 from muster.dps.attestations import Attestations
 from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
@@ -106,6 +107,19 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     attestations = Attestations(provisioning, enrollments, index, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
+    assignments = Assignments(
+        database,
+        provisioning,
+        enrollments,
+        groups,
+        records,
+        allocations,
+        challenges,
+        devices,
+        reports,
+        clock,
+        entropy,
+    )
     registrations = Registrations(
         database,
         provisioning,
@@ -113,9 +127,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         groups,
         records,
         attestations,
-        allocations,
         challenges,
-        devices,
+        assignments,
         reports,
         clock,
         entropy,
