@@ -3,11 +3,14 @@
 The playbooks of the clients that cannot be run here are named after them.
 """
 
+import base64
 import json
 import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.support.fix_ca import intermediate, request, to_der
 from tests.support.fix_mqtt import MqttClient, MqttClients
 from tests.support.fix_pki import other_self_signed, self_signed
 from tests.support.fix_services import ID_SCOPE, Services
@@ -28,6 +31,7 @@ from muster.wire.mqtt_packets import (
 )
 
 DEVICE = self_signed("dev-01")
+PEM = DEVICE.certificate_pem.decode()
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid={}"
 POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid={}&operationId={}"
 RESPONSES = b"$dps/registrations/res/#"
@@ -542,3 +546,34 @@ async def test_a_client_without_keep_alive_is_left_alone(mqtt: MqttClients, devi
     assert device.protocol.session.deadline() is None
     asked = await mqtt.to_dps("dev-01", DEVICE.certificate, keep_alive=60)
     assert asked.protocol.session.deadline() is not None
+
+
+async def test_net_asks_for_a_certificate(mqtt: MqttClients, services: Services) -> None:
+    """Microsoft.Azure.Iot.Device: ``csr`` in the register, the chain in the poll; its key never travels."""
+    services.add_authority()
+    attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": PEM}}}}
+    await services.enroll_by("dev-01", attestation, credentialPolicyName="line-a")
+    client = mqtt.open(DEVICE.certificate)
+    user = f"{ID_SCOPE}/registrations/dev-01/api-version=2025-07-01-preview&ClientVersion=.NET%2F2.0"
+    await client.send(Connect("dev-01", username=user))
+    assert await client.receive(Connack) == Connack()
+    await client.subscribe(RESPONSES)
+
+    csr = base64.b64encode(request("dev-01").public_bytes(Encoding.DER)).decode()
+    body = json.dumps({"registrationId": "dev-01", "csr": csr}).encode()
+    topic, accepted = await ask(client, REGISTER.format(1), body)
+    assert topic == "202/?$rid=1&retry-after=3"
+    await services.registrations.stop()
+    topic, final = await ask(client, POLL.format(2, accepted["operationId"]))
+    assert topic == "200/?$rid=2"
+    chain = [base64.b64decode(one) for one in final["registrationState"]["issuedCertificateChain"]]
+    assert chain[1:] == [to_der(one) for one in intermediate().chain]
+
+
+async def test_net_asks_for_a_certificate_in_a_version_without(mqtt: MqttClients, services: Services) -> None:
+    """What Microsoft.Azure.Iot.Device says of the service: it rejects ``csr`` in a version that does not know it."""
+    client = await mqtt.to_dps("dev-01", DEVICE.certificate)
+    await client.subscribe(RESPONSES)
+    topic, refusal = await ask(client, REGISTER.format(1), b'{"csr":"TUlJ"}')
+    assert topic == "400/?$rid=1"
+    assert (refusal["errorCode"], refusal["message"]) == (400004, "Invalid certificate signing request.")

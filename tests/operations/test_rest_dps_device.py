@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.support.fix_ca import intermediate, request, to_der
 from tests.support.fix_rest import Answer, RestClient
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 from tests.support.fix_tpm import SoftwareTpm, software_tpm
@@ -31,6 +33,7 @@ VERSION = "api-version=2019-03-31"
 BODY = b'{"registrationId":"pump-17"}'
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
 ATTESTATION = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER_KEY}}
+ISSUING = {"namespaceName": "ns", "certificateAuthorityName": "line-a", "certificatePolicyName": "device"}
 
 
 @pytest.fixture(autouse=True)
@@ -345,3 +348,30 @@ async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -
     refused = await stranger.register(stranger.body)
     assert refused.status == 401
     assert "authenticationKey" not in json.loads(refused.body)
+
+
+async def test_the_extension_asks_for_a_certificate(services: Services, api: RestClient) -> None:
+    """``az iot device registration create`` with a signing request; the lookup never shows the chain (dps.md 1.5)."""
+    services.add_authority()
+    await services.enroll_by("pump-17", ATTESTATION, **ISSUING)
+    device = Device(api, token(services))
+    csr = base64.b64encode(request("pump-17").public_bytes(Encoding.DER)).decode()
+    wanted = {"registrationId": "pump-17", "csr": csr}
+    final = await finished(services, device, await device.register(wanted, "api-version=2026-11-01"))
+    chain = final["registrationState"]["issuedCertificateChain"]
+    assert [base64.b64decode(one) for one in chain[1:]] == [to_der(one) for one in intermediate().chain]
+
+    found = await device.look_up()
+    assert (found.status, found.json["status"]) == (200, "assigned")
+    assert "issuedCertificateChain" not in found.json
+    require_refused(await device.look_up(json.dumps(wanted).encode()), 400004)
+    plain = json.dumps({"registrationId": "pump-17"}).encode()
+    assert (await device.look_up(plain)).status == 200
+
+
+async def test_a_signing_request_in_pem_is_refused(services: Services, api: RestClient) -> None:
+    wanted = {"csr": request("pump-17").public_bytes(Encoding.PEM).decode()}
+    answer = await Device(api, token(services)).register(wanted, "api-version=2025-07-01-preview")
+    require_refused(answer, 400004, "Invalid certificate signing request.")
+    (report,) = await services.reports.find(answer.json["trackingId"])
+    assert report.verdict == "refused"

@@ -30,6 +30,7 @@ from muster.cli.enrollment_document import (
 from muster.cli.enrollment_options import (
     Allocation,
     Ca,
+    CertificatePolicy,
     Desired,
     Disabled,
     Edge,
@@ -38,6 +39,7 @@ from muster.cli.enrollment_options import (
     InitialTwin,
     IotHub,
     IsEdge,
+    IssuingCa,
     PrimaryKey,
     Replace,
     Reprovision,
@@ -105,6 +107,8 @@ def create(
     iot_hub: IotHub = None,
     webhook_url: WebhookUrl = None,
     webhook_api_version: WebhookApiVersion = None,
+    issuing_ca: IssuingCa = None,
+    certificate_policy: CertificatePolicy = None,
     update: Replace = False,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
@@ -140,6 +144,8 @@ def create(
         iot_hubs=iot_hub or (),
         webhook_url=webhook_url,
         webhook_api_version=webhook_api_version,
+        issuing_ca=issuing_ca,
+        certificate_policy=certificate_policy,
     )
     if certificate and attestation.certificate:
         _warn_of_common_name(certificate, attestation.certificate.common_name, name)
@@ -170,6 +176,8 @@ def update(
     iot_hub: IotHub = None,
     webhook_url: WebhookUrl = None,
     webhook_api_version: WebhookApiVersion = None,
+    issuing_ca: IssuingCa = None,
+    certificate_policy: CertificatePolicy = None,
     etag: Etag = None,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
@@ -198,6 +206,8 @@ def update(
         iot_hubs=iot_hub or (),
         webhook_url=webhook_url,
         webhook_api_version=webhook_api_version,
+        issuing_ca=issuing_ca,
+        certificate_policy=certificate_policy,
     )
     if changes == Changes():
         raise typer.BadParameter("nothing to change: name at least one option, such as --disable")

@@ -74,6 +74,18 @@ WebhookApiVersion = Annotated[
     str | None,
     typer.Option(help="API version that the webhook speaks.", show_default=False),
 ]
+IssuingCa = Annotated[
+    str | None,
+    typer.Option(
+        "--issuing-ca",
+        help='Name of a CA of the server that issues a certificate for a csr; "" for none.',
+        show_default=False,
+    ),
+]
+CertificatePolicy = Annotated[
+    str | None,
+    typer.Option(help="Profile of those certificates; device if not given.", show_default=False),
+]
 Replace = Annotated[bool, typer.Option("--update", help="Replace one that exists already.")]
 Etag = Annotated[
     str | None,

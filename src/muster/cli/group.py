@@ -20,6 +20,7 @@ from muster.cli.enrollment_document import Changes, Document, changed, enrollmen
 from muster.cli.enrollment_options import (
     Allocation,
     Ca,
+    CertificatePolicy,
     Desired,
     Disabled,
     Edge,
@@ -28,6 +29,7 @@ from muster.cli.enrollment_options import (
     InitialTwin,
     IotHub,
     IsEdge,
+    IssuingCa,
     PrimaryKey,
     Replace,
     Reprovision,
@@ -77,6 +79,8 @@ def create(
     iot_hub: IotHub = None,
     webhook_url: WebhookUrl = None,
     webhook_api_version: WebhookApiVersion = None,
+    issuing_ca: IssuingCa = None,
+    certificate_policy: CertificatePolicy = None,
     update: Replace = False,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
@@ -109,6 +113,8 @@ def create(
         iot_hubs=iot_hub or (),
         webhook_url=webhook_url,
         webhook_api_version=webhook_api_version,
+        issuing_ca=issuing_ca,
+        certificate_policy=certificate_policy,
     )
     document = changed(new_document("enrollmentGroupId", group_id), changes)
     _show(_requests(connection_string, data_directory).create(document, update=update), output)
@@ -135,6 +141,8 @@ def update(
     iot_hub: IotHub = None,
     webhook_url: WebhookUrl = None,
     webhook_api_version: WebhookApiVersion = None,
+    issuing_ca: IssuingCa = None,
+    certificate_policy: CertificatePolicy = None,
     etag: Etag = None,
     output: Output = Format.TABLE,
     connection_string: ConnectionString = None,
@@ -161,6 +169,8 @@ def update(
         iot_hubs=iot_hub or (),
         webhook_url=webhook_url,
         webhook_api_version=webhook_api_version,
+        issuing_ca=issuing_ca,
+        certificate_policy=certificate_policy,
     )
     if changes == Changes():
         raise typer.BadParameter("nothing to change: name at least one option, such as --disable")

@@ -13,6 +13,8 @@ import msgspec
 from muster.domain.errors import (
     ArgumentInvalidError,
     CaCertificateNotFoundError,
+    CertificateIssuanceFailedError,
+    CertificateRequestError,
     DeviceDisabledError,
     InvalidCertificateError,
     NoHubAvailableError,
@@ -63,6 +65,8 @@ def _refuse(check_id: str, title: str, error: type[ServiceError], evidence: str)
 def _warn(check_id: str, title: str, evidence: str) -> CheckRow:
     return CheckRow(check_id, title, Severity.WARN, None, evidence, "accepted")
 
+
+_TOLD_IN_THE_RECORD = "ours; told in the registration record"
 
 _ROWS = (
     # Which enrollment applies (dps.md 4.1, 4.9, 10).
@@ -241,6 +245,42 @@ _ROWS = (
         UnauthorizedAccessError,
         "inferred",
     ),
+    # A certificate signing request in a register (dps.md 1.3, 1.5).
+    _refuse(
+        "csr.api-version",
+        "the api-version is one that has csr",
+        CertificateRequestError,
+        "told in a client's source; number inferred",
+    ),
+    _refuse(
+        "csr.format",
+        "csr is base64 of a PKCS#10 request in DER",
+        CertificateRequestError,
+        "documented; number inferred",
+    ),
+    _warn("csr.policy", "the enrollment names a CA that issues", "inferred from clients, which look for a chain"),
+    _refuse("csr.signature", "the request is signed by the key in it", CertificateRequestError, "inferred"),
+    _refuse("csr.key", "the key of the request can be certified", CertificateRequestError, "inferred"),
+    _refuse(
+        "csr.common-name",
+        "the common name of the request is the registration id, ignoring case",
+        CertificateRequestError,
+        "documented; number inferred",
+    ),
+    _refuse("csr.ca", "the request is not for a CA", CertificateIssuanceFailedError, _TOLD_IN_THE_RECORD),
+    _refuse(
+        "csr.extended-key-usage",
+        "the profile has every extended key usage that the request asks for",
+        CertificateIssuanceFailedError,
+        _TOLD_IN_THE_RECORD,
+    ),
+    _refuse(
+        "csr.alternative-name",
+        "the profile takes every alternative name that the request asks for",
+        CertificateIssuanceFailedError,
+        _TOLD_IN_THE_RECORD,
+    ),
+    _refuse("csr.issued", "the CA issued a certificate", CertificateIssuanceFailedError, _TOLD_IN_THE_RECORD),
     # Where the device goes (dps.md 5).
     _refuse(
         "allocation.hub-available",

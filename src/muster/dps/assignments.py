@@ -17,20 +17,27 @@ from muster.domain.check_table import check
 from muster.domain.device import Authentication, new_key
 from muster.domain.documents import read
 from muster.domain.enrollment import Enrollment
-from muster.domain.errors import EnrollmentNotFoundError, ServerError, ServiceError
+from muster.domain.errors import (
+    CertificateIssuanceFailedError,
+    EnrollmentNotFoundError,
+    ServerError,
+    ServiceError,
+)
 from muster.domain.etag import document_etag
 from muster.domain.registration import Registration, Substatus
 from muster.domain.registration_id import registration_id_key
-from muster.domain.report import Report
+from muster.domain.report import Check, Report
 from muster.dps.allocations import Allocation, Allocations
 from muster.dps.attestations import device_keys
 from muster.dps.enrollments import Enrollments
+from muster.dps.issuances import Chain, IssuanceOrder, Issuances
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
 from muster.hub.authentication import refused_report
 from muster.hub.devices import Devices
 from muster.hub.reports import Attempt, Reports
+from muster.pki.certificate import sha1_thumbprint
 from muster.store.database import Database, DatabaseUnavailableError, Transaction
 
 _log = logging.getLogger("muster.dps")
@@ -50,6 +57,7 @@ class Context(msgspec.Struct, rename="camel", kw_only=True):
     payload: Any = None
     certificate: str = ""
     tpm: TpmOffer | None = None
+    order: IssuanceOrder | None = None
 
 
 class Assignments:
@@ -64,6 +72,7 @@ class Assignments:
         records: RegistrationRecords,
         allocations: Allocations,
         tpm_challenges: TpmChallenges,
+        issuances: Issuances,
         devices: Devices,
         reports: Reports,
         clock: Callable[[], int],
@@ -76,6 +85,7 @@ class Assignments:
         self._records = records
         self._allocations = allocations
         self._tpm_challenges = tpm_challenges
+        self._issuances = issuances
         self._devices = devices
         self._reports = reports
         self._clock = clock
@@ -139,7 +149,8 @@ class Assignments:
         allocation = await self._allocations.allocate(
             service, enrollment, stored.registration_id, stored, _runtime(enrollment, context)
         )
-        device_id = await self._assign_to(service, enrollment, stored, context, allocation)
+        chain = await self._issuances.issue(context.order) if context.order is not None else ()
+        device_id = await self._assign_to(service, enrollment, stored, context, allocation, chain)
         if device_id is not None:
             hub = allocation.choice.hub
             self._devices.announce_change(hub.name, device_id)
@@ -173,12 +184,16 @@ class Assignments:
         stored: Registration,
         context: Context,
         allocation: Allocation,
+        chain: Chain,
     ) -> str | None:
         """Write device and *assigned* in one transaction; the device id, or None when another process was faster."""
         hub = allocation.choice.hub.name
         # A new deviceId of the enrollment counts only after the record was deleted (dps.md 4.9).
         device_id = stored.device_id or enrollment.device_id(stored.registration_id)
         authentication, attestation = self._credentials(enrollment, stored, context)
+        if chain:
+            authentication = Authentication(type="selfSigned", primary_thumbprint=sha1_thumbprint(chain[0]))
+            attestation["issuedCertificateChain"] = [base64.b64encode(one).decode() for one in chain]
         key = registration_id_key(stored.registration_id)
 
         async def transaction(tx: Transaction) -> str | None:
@@ -297,16 +312,16 @@ def _runtime(enrollment: Enrollment, context: Context) -> dict[str, Any]:
 
 def _failed_report(id_scope: str, stored: Registration, context: Context, error: ServiceError, now: int) -> Report:
     attempt = Attempt("dps", id_scope, "register", stored.registration_id, context.credential, context.peer)
-    failed = check(
-        "allocation.webhook-answer" if error.name.startswith("CustomAllocation") else "allocation.hub-available",
-        passed=False,
-        detail=error.message,
-        fix=_ALLOCATION_FIX,
-    )
-    report = refused_report(
-        attempt, (failed,), context.tracking_id, now, f"200 with status failed, {error.code} {error.message}"
-    )
+    answer = f"200 with status failed, {error.code} {error.message}"
+    report = refused_report(attempt, _failed_checks(error), context.tracking_id, now, answer)
     return msgspec.structs.replace(report, verdict="failed")
+
+
+def _failed_checks(error: ServiceError) -> tuple[Check, ...]:
+    if isinstance(error, CertificateIssuanceFailedError):
+        return tuple(check(one.id, passed=False, detail=one.detail, fix=one.fix) for one in error.problems)
+    failed = "allocation.webhook-answer" if error.name.startswith("CustomAllocation") else "allocation.hub-available"
+    return (check(failed, passed=False, detail=error.message, fix=_ALLOCATION_FIX),)
 
 
 _ALLOCATION_FIX = (

@@ -7,17 +7,19 @@ themselves.
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from muster.domain.check_table import verdict
 from muster.domain.credential import Credential
-from muster.domain.documents import decode, encode
+from muster.domain.csr import check_csr
+from muster.domain.documents import decode, encode, read
 from muster.domain.enrollment import Enrollment
 from muster.domain.errors import (
     ArgumentInvalidError,
+    RegistrationConflictError,
     RegistrationNotFoundError,
 )
 from muster.domain.etag import document_etag
@@ -25,14 +27,16 @@ from muster.domain.registration import Registration, is_operation_of, operation_
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
 from muster.dps.assignments import Assignments, Context
-from muster.dps.attestations import Attestations, DeviceLogin
+from muster.dps.attestations import Attestations, DeviceLogin, Verdict
 from muster.dps.enrollments import Enrollments
+from muster.dps.issuances import IssuanceOrder
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
 from muster.hub.authentication import refused_report
 from muster.hub.reports import Attempt, Reports
 from muster.pki.certificate import sha1_thumbprint
+from muster.pki.certificate_order import new_serial_number
 from muster.store.database import Database, Transaction
 
 
@@ -106,17 +110,8 @@ class Registrations:
         tracking_id = self._reports.new_tracking_id()
         request = decode(body, RegisterBody) if body.strip() else RegisterBody()
         _require_same_id(login, request)
-        if request.csr:
-            raise ArgumentInvalidError("csr is not served by this version.")
-        found = await self._attestations.judge(login, credential, tpm=request.tpm is not None)
+        found, order = await self._judge(login, credential, request)
         checks = found.checks
-        if (
-            found.enrollment is not None
-            and found.service is not None
-            and request.tpm is not None
-            and not refusals(checks)
-        ):
-            checks += await self._tpm_challenges.judge(found.service, found.enrollment, login, credential, request.tpm)
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
@@ -126,13 +121,40 @@ class Registrations:
             answer = f"{error.code} {error.message}"
             await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), answer))
             raise error(tracking_id=tracking_id)
-        context = _context(found.enrollment, credential, request, attempt, tracking_id)
+        context = _context(found.enrollment, credential, request, attempt, tracking_id, order)
         report = _remark(attempt, checks, tracking_id, self._clock())
         registration = await self._begin(found.service, found.enrollment, login, context, report)
         if registration.status == "assigning":
             key = registration_id_key(registration.registration_id)
             self._assignments.begin(found.service.id_scope, key, registration.operation_id)
         return Operation(registration, None, tracking_id)
+
+    async def _judge(
+        self, login: DeviceLogin, credential: Credential, request: RegisterBody
+    ) -> tuple[Verdict, IssuanceOrder | None]:
+        """All that a register request is judged by, and what is to be asked of a CA. Raises TpmChallengeError."""
+        found = await self._attestations.judge(login, credential, tpm=request.tpm is not None)
+        service, enrollment, checks = found.service, found.enrollment, found.checks
+        order = None
+        if service is not None and enrollment is not None and request.tpm is not None and not refusals(checks):
+            checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
+        if enrollment is not None and request.csr is not None and not refusals(checks):
+            more, order = self._judge_csr(login, enrollment, request.csr)
+            checks += more
+        return replace(found, checks=checks), order
+
+    def _judge_csr(
+        self, login: DeviceLogin, enrollment: Enrollment, csr: str
+    ) -> tuple[tuple[Check, ...], IssuanceOrder | None]:
+        """The checks, and what is to be asked of the CA. The serial number is chosen now: so the same is never issued
+        twice.
+        """
+        policy = enrollment.issuance_policy
+        checks, request = check_csr(csr, login.registration_id, login.api_version, is_issued=policy is not None)
+        if policy is None or request is None:
+            return checks, None
+        number = f"{new_serial_number(self._entropy):X}"
+        return checks, IssuanceOrder(policy.authority, policy.profile, login.registration_id, request, number)
 
     async def _begin(
         self,
@@ -154,6 +176,7 @@ class Registrations:
             )
             stored = await self._records.find_in(tx, service.id_scope, key)
             if stored is not None and stored.status == "assigning":
+                await self._require_same_csr(tx, service.id_scope, stored, context)
                 return stored
             now = self._clock()
             registration = Registration(
@@ -173,6 +196,15 @@ class Registrations:
             return registration
 
         return await self._database.transact(transaction)
+
+    async def _require_same_csr(self, tx: Transaction, id_scope: str, stored: Registration, context: Context) -> None:
+        """A certificate for another key is no answer to this request (dps.md 11). Raises RegistrationConflictError."""
+        if context.order is None:
+            return
+        key = registration_id_key(stored.registration_id)
+        running = read(await self._records.context_in(tx, id_scope, key), Context).order
+        if running is None or running.request != context.order.request:
+            raise RegistrationConflictError("Another registration of this device, without this csr, is being assigned.")
 
     # Poll
 
@@ -226,7 +258,12 @@ def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
 
 
 def _context(
-    enrollment: Enrollment, credential: Credential, request: RegisterBody, attempt: Attempt, tracking_id: str
+    enrollment: Enrollment,
+    credential: Credential,
+    request: RegisterBody,
+    attempt: Attempt,
+    tracking_id: str,
+    order: IssuanceOrder | None,
 ) -> Context:
     by_certificate = enrollment.mechanism.type == "x509"
     leaf = credential.certificates[0] if by_certificate and credential.certificates else b""
@@ -241,6 +278,7 @@ def _context(
         # Only a webhook is shown the certificate.
         certificate=base64.b64encode(leaf).decode() if custom else "",
         tpm=request.tpm if enrollment.mechanism.type == "tpm" else None,
+        order=order,
     )
 
 

@@ -6,6 +6,7 @@ Not here: rules of any service.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from muster.bus.bus import LocalBus
 from muster.config import (
@@ -23,6 +24,7 @@ from muster.dps.attestations import Attestations
 from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
 from muster.dps.groups import GroupIndex
+from muster.dps.issuances import Issuances
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
@@ -74,7 +76,9 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
     database = await _open_database(options, directory)
     try:
         await migrate(database, clock())
-        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
+        services = build_services(
+            database, LocalBus(), clock, os.urandom, HttpWebhook(), options.ca_directory or directory.ca_directory
+        )
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
@@ -93,8 +97,10 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
         raise ConfigurationError(f"The database cannot be opened: {error}") from error
 
 
-def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
-    """Every service on an open, migrated database."""
+def build_services(
+    database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook, ca_directory: Path
+) -> Services:
+    """Every service on an open, migrated database. ``ca_directory``: where the CAs are that issue for devices."""
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
@@ -107,6 +113,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     attestations = Attestations(provisioning, enrollments, index, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
+    issuances = Issuances(ca_directory, clock)
     assignments = Assignments(
         database,
         provisioning,
@@ -115,6 +122,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         records,
         allocations,
         challenges,
+        issuances,
         devices,
         reports,
         clock,
