@@ -285,7 +285,7 @@ async def test_a_damaged_ca(enrolled: Services) -> None:
 async def test_a_new_certificate_keeps_identity_and_twin(enrolled: Services) -> None:
     first = chain_of(await finished(enrolled, await register(enrolled, encoded(request()))))
     before, _ = await enrolled.devices.get("hub", "dev-01")
-    twin = await enrolled.twins.service_view("hub", "dev-01")
+    twin = await enrolled.twin("dev-01")
     enrolled.clock.advance(SECOND)
 
     second = chain_of(await finished(enrolled, await register(enrolled, encoded(request(signer=key("next"))))))
@@ -293,7 +293,7 @@ async def test_a_new_certificate_keeps_identity_and_twin(enrolled: Services) -> 
     assert second[0] != first[0]
     assert after.generation_id == before.generation_id
     assert after.primary_thumbprint == sha1_thumbprint(second[0])
-    assert (await enrolled.twins.service_view("hub", "dev-01"))["properties"] == twin["properties"]
+    assert (await enrolled.twin("dev-01"))["properties"] == twin["properties"]
 
 
 async def test_a_register_without_csr_takes_the_chain_away(enrolled: Services) -> None:
