@@ -28,6 +28,7 @@ class DeviceLogin:
 
     id_scope: str
     registration_id: str
+    over_mqtt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
