@@ -21,7 +21,6 @@ from muster.domain.timestamp import HOUR
 from muster.domain.tpm import registration_id_of
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Peer
-from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
@@ -33,7 +32,7 @@ from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
 from muster.wire.mqtt_decoder import decode, decode_remaining_length
 from muster.wire.mqtt_packets import Packet, Publish
 from tests.support.fix_arm import TOKEN_KEY
-from tests.support.fix_mqtt import MemoryTransport
+from tests.support.fix_mqtt import MemoryTransport, mqtt_front_end
 from tests.support.fix_pki import NOW, self_signed
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 from tests.support.fix_tpm import software_tpm
@@ -156,14 +155,7 @@ class Player:
         self._known: dict[str, str] = {}
         self._certificates: tuple[bytes, ...] = ()
         self._connection: Connection | None = None
-        self._mqtt = MqttFrontEnd(
-            services.hubs,
-            services.authentication,
-            services.sessions,
-            services.events,
-            services.registrations,
-            services.clock,
-        )
+        self._mqtt = mqtt_front_end(services)
         guard = Guard(services.reports.new_tracking_id, services.clock)
         apis = (
             DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock),
