@@ -16,11 +16,13 @@ from muster.domain.errors import (
     CertificateIssuanceFailedError,
     CertificateRequestError,
     DeviceDisabledError,
+    EnrollmentNotFoundError,
     InvalidCertificateError,
     NoHubAvailableError,
     ServiceError,
     TokenExpiredError,
     UnauthorizedAccessError,
+    UnauthorizedError,
 )
 from muster.domain.report import Check, Outcome, refusals
 
@@ -337,7 +339,7 @@ _ROWS = (
         "sas.derived-key",
         "the token is signed with the key derived for the registration id from that of a group",
         UnauthorizedAccessError,
-        "seen; over MQTT 401000",
+        "seen",
     ),
     _refuse("sas.policy", "the shared access policy exists", UnauthorizedAccessError, "inferred"),
     _refuse("sas.right", "the shared access policy has the right", UnauthorizedAccessError, "seen"),
@@ -373,6 +375,25 @@ def verdict(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     """
     errors = (CHECKS[refused.id].error for refused in refusals(checks))
     return next((error for error in errors if error is not None), None)
+
+
+def device_verdict(
+    checks: tuple[Check, ...], *, by_tpm: bool, by_key: bool, over_mqtt: bool
+) -> type[ServiceError] | None:
+    """``verdict`` as a device of DPS is told it, which depends on what it came with (dps.md 4.1, 4.6, 11).
+
+    A key that fails in whatever way is 401000 over MQTT and 401002 elsewhere; a TPM that nobody enrolled is not found.
+    """
+    error = verdict(checks)
+    if error is None:
+        return None
+    first = refusals(checks)[0].id
+    nobody = first == "enrollment.exists"
+    if nobody and by_tpm:
+        return EnrollmentNotFoundError
+    if first.startswith("sas.") or (nobody and by_key):
+        return UnauthorizedError if over_mqtt else UnauthorizedAccessError
+    return error
 
 
 def quoted(text: str, limit: int = 128) -> str:

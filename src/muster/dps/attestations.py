@@ -29,6 +29,7 @@ class DeviceLogin:
     id_scope: str
     registration_id: str
     api_version: str = ""
+    over_mqtt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

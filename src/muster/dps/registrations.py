@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.check_table import verdict
+from muster.domain.check_table import device_verdict
 from muster.domain.credential import Credential
 from muster.domain.csr import check_csr
 from muster.domain.documents import decode, encode, read
@@ -115,7 +115,9 @@ class Registrations:
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
-        error = verdict(checks)
+        error = device_verdict(
+            checks, by_tpm=request.tpm is not None, by_key=bool(credential.token), over_mqtt=login.over_mqtt
+        )
         if error is not None or found.service is None or found.enrollment is None:
             assert error is not None, "a refusal names its error"
             answer = f"{error.code} {error.message}"
@@ -241,7 +243,7 @@ class Registrations:
     async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
         """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""
         found = await self._attestations.judge(login, credential)
-        error = verdict(found.checks)
+        error = device_verdict(found.checks, by_tpm=False, by_key=bool(credential.token), over_mqtt=login.over_mqtt)
         if error is None:
             return
         tracking_id = self._reports.new_tracking_id()

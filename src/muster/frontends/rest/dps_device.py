@@ -51,7 +51,7 @@ class DpsDeviceApi:
         operation = await self.registrations.register(login, requests.credential(request), body)
         view = {"operationId": operation.registration.operation_id, "status": "assigning"}
         location = f"https://{requests.host(request)}{request.scope['path']}"
-        return _response(view, _ACCEPTED, {"Location": location})
+        return _response(view, _ACCEPTED, {"Location": location, "x-ms-request-id": operation.tracking_id})
 
     async def poll(self, request: Request) -> Response:
         """202 while assigning, 200 when finished in whatever way. A body, which one client sends, is ignored."""
