@@ -14,5 +14,6 @@ pytest_plugins = [
     "tests.support.fix_mqtt",
     "tests.support.fix_rest",
     "tests.support.fix_arm",
+    "tests.support.fix_replay",
     "tests.support.fix_ca_commands",
 ]

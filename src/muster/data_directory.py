@@ -63,6 +63,11 @@ class DataDirectory:
         return self.path / "trust.pem"
 
     @property
+    def ca_directory(self) -> Path:
+        """Where the CAs of devices are; the CA of the server itself is ``ca_file``."""
+        return self.path / "ca"
+
+    @property
     def status_file(self) -> Path:
         return self.path / "status.json"
 

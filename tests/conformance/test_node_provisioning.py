@@ -170,5 +170,6 @@ def test_a_tpm_that_is_not_enrolled(muster: MusterServer, device: NodeClient) ->
         keys = device.call("openTpm", tpm="stranger", socket=str(stranger.socket))
         with pytest.raises(SdkError) as caught:
             device.call("register", idScope=ID_SCOPE, transport="http", tpm="stranger")
-    assert caught.value.kind == "FormatError", caught.value
+    # It is told 404, and asks what became of the challenge (dps.md 4.6).
+    assert caught.value.kind == "InvalidOperationError", caught.value
     assert refused_checks(muster, keys["registrationId"]) == ["enrollment.exists"]

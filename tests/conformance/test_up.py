@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,16 @@ def test_it_stops_cleanly(start_server: StartServer, number: signal.Signals) -> 
     assert "Traceback" not in server.output
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((server.address, 8883), 1)
+
+
+def test_every_address_is_a_host_of_the_portal_and_of_its_own_routes(start_server: StartServer) -> None:
+    second = free_address()
+    server = start_server("--address", second)
+    trust = ssl.create_default_context(cafile=server.ca_file)
+    for address in (server.address, second):
+        for url in (f"http://{address}:8080/", f"https://{address}/muster/v1/status"):
+            with urllib.request.urlopen(url, context=trust if url.startswith("https") else None, timeout=5) as answer:
+                assert answer.status == 200, url
 
 
 def test_it_keeps_its_data(start_server: StartServer) -> None:

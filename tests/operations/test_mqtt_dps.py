@@ -1,13 +1,16 @@
-"""Registering over MQTT, packet by packet, as each client does it (dps.md 2, 9.2).
+"""Registering over MQTT, packet by packet (dps.md 2, 9.2).
 
-The playbooks of the clients that cannot be run here are named after them.
+What single clients send is replayed in ``tests/playbook/test_clients.py``.
 """
 
+import base64
 import json
 import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.support.fix_ca import intermediate, request, to_der
 from tests.support.fix_mqtt import MqttClient, MqttClients
 from tests.support.fix_pki import other_self_signed, self_signed
 from tests.support.fix_services import ID_SCOPE, Services
@@ -16,7 +19,6 @@ from muster.domain.device import IdentityBody
 from muster.wire.mqtt_packets import (
     Connack,
     Connect,
-    Disconnect,
     Pingreq,
     Pingresp,
     Puback,
@@ -28,6 +30,7 @@ from muster.wire.mqtt_packets import (
 )
 
 DEVICE = self_signed("dev-01")
+PEM = DEVICE.certificate_pem.decode()
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid={}"
 POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid={}&operationId={}"
 RESPONSES = b"$dps/registrations/res/#"
@@ -108,56 +111,6 @@ async def registered(
     assert topic == "200/?$rid=1"
     assert final["status"] == "assigned"
     return final
-
-
-async def test_c_client(mqtt: MqttClients, services: Services) -> None:
-    """Keep-alive 0, clean session, QoS 0, the raw client version, the same body for both requests."""
-    client = mqtt.open(DEVICE.certificate)
-    username = f"{ID_SCOPE}/registrations/dev-01/api-version=2021-06-01&ClientVersion=1.15.0"
-    await client.send(Connect("dev-01", username=username, clean_session=True, keep_alive=0))
-    assert await client.receive(Connack) == Connack()
-    await client.subscribe(RESPONSES)
-    body = b'{"registrationId":"dev-01"}'
-    await registered(client, services, body, body, qos=0)
-
-
-async def test_java_client(mqtt: MqttClients, services: Services) -> None:
-    """QoS 0, a payload that is a JSON text, an empty poll; session not clean."""
-    client = await mqtt.to_dps("dev-01", DEVICE.certificate, clean_session=False, keep_alive=230)
-    await client.subscribe(RESPONSES)
-    await registered(client, services, b'{"registrationId":"dev-01","payload":"{\\"a\\":1}"}', qos=0)
-
-
-async def test_net_client(mqtt: MqttClients, services: Services) -> None:
-    """An empty body, and PUBACK before the answer."""
-    client = await mqtt.to_dps("dev-01", DEVICE.certificate, clean_session=False, keep_alive=300)
-    await client.send(Subscribe(1, [(RESPONSES, 1)]))
-    assert await client.receive(Suback) == Suback(1, [1])
-    await registered(client, services)
-
-
-async def test_node_client(mqtt: MqttClients, services: Services) -> None:
-    """An encoded client version, and UNSUBSCRIBE at the end."""
-    client = mqtt.open(DEVICE.certificate)
-    version = "azure-iot-provisioning-device-mqtt%2F1.9.1%20(node%20v20)"
-    username = f"{ID_SCOPE}/registrations/dev-01/api-version=2019-03-31&ClientVersion={version}"
-    await client.send(Connect("dev-01", username=username, clean_session=True, keep_alive=180))
-    assert await client.receive(Connack) == Connack()
-    await client.subscribe(RESPONSES)
-    await registered(client, services, b'{"registrationId":"dev-01","payload":{"a":1}}', b" ")
-    await client.send(Unsubscribe(9, [RESPONSES]))
-    assert await client.receive(Unsuback) == Unsuback(9)
-    await client.send(Disconnect())
-    await client.is_closed()
-
-
-async def test_embedded_client(mqtt: MqttClients, services: Services) -> None:
-    """No client version, filters of a hub first, the same rid again."""
-    client = await mqtt.to_dps("dev-01", DEVICE.certificate, keep_alive=240)
-    await client.subscribe(b"devices/+/messages/devicebound/#")
-    await client.subscribe(b"$iothub/methods/POST/#", 0)
-    await client.subscribe(RESPONSES)
-    await registered(client, services, b"")
 
 
 @pytest.mark.parametrize("payload", [b"", b" ", b"{}", b'{"payload":null}', b'{"registrationId":"DEV-01"}', b'{"x":1}'])
@@ -542,3 +495,34 @@ async def test_a_client_without_keep_alive_is_left_alone(mqtt: MqttClients, devi
     assert device.protocol.session.deadline() is None
     asked = await mqtt.to_dps("dev-01", DEVICE.certificate, keep_alive=60)
     assert asked.protocol.session.deadline() is not None
+
+
+async def test_net_asks_for_a_certificate(mqtt: MqttClients, services: Services) -> None:
+    """Microsoft.Azure.Iot.Device: ``csr`` in the register, the chain in the poll; its key never travels."""
+    services.add_authority()
+    attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": PEM}}}}
+    await services.enroll_by("dev-01", attestation, credentialPolicyName="line-a")
+    client = mqtt.open(DEVICE.certificate)
+    user = f"{ID_SCOPE}/registrations/dev-01/api-version=2025-07-01-preview&ClientVersion=.NET%2F2.0"
+    await client.send(Connect("dev-01", username=user))
+    assert await client.receive(Connack) == Connack()
+    await client.subscribe(RESPONSES)
+
+    csr = base64.b64encode(request("dev-01").public_bytes(Encoding.DER)).decode()
+    body = json.dumps({"registrationId": "dev-01", "csr": csr}).encode()
+    topic, accepted = await ask(client, REGISTER.format(1), body)
+    assert topic == "202/?$rid=1&retry-after=3"
+    await services.registrations.stop()
+    topic, final = await ask(client, POLL.format(2, accepted["operationId"]))
+    assert topic == "200/?$rid=2"
+    chain = [base64.b64decode(one) for one in final["registrationState"]["issuedCertificateChain"]]
+    assert chain[1:] == [to_der(one) for one in intermediate().chain]
+
+
+async def test_net_asks_for_a_certificate_in_a_version_without(mqtt: MqttClients, services: Services) -> None:
+    """What Microsoft.Azure.Iot.Device says of the service: it rejects ``csr`` in a version that does not know it."""
+    client = await mqtt.to_dps("dev-01", DEVICE.certificate)
+    await client.subscribe(RESPONSES)
+    topic, refusal = await ask(client, REGISTER.format(1), b'{"csr":"TUlJ"}')
+    assert topic == "400/?$rid=1"
+    assert (refusal["errorCode"], refusal["message"]) == (400004, "Invalid certificate signing request.")

@@ -186,10 +186,8 @@ async def test_a_hub_that_is_not_linked_any_more_fails_the_registration(enrolled
 
 async def test_what_a_stop_interrupts_is_finished_at_the_next_start(enrolled: Services) -> None:
     # A process that ends between the answer and the assignment leaves just this row.
-    held = enrolled.registrations._assign_soon
-    enrolled.registrations._assign_soon = lambda *_args: None  # type: ignore[method-assign]  # the moment of the kill
+    enrolled.registrations._assignments.begin = lambda *_args: None  # type: ignore[method-assign]  # the moment of the kill
     operation = await enrolled.registrations.register(login(), credential(DEVICE), b"")
-    enrolled.registrations._assign_soon = held  # type: ignore[method-assign]
     assert (await finished(enrolled, operation)).registration.status == "assigning"
 
     again = await build_services(enrolled.database, enrolled.clock)

@@ -413,3 +413,32 @@ async def test_spellings_of_a_path(rest: RestClient, path: str) -> None:
 @pytest.mark.parametrize("path", ["/enrollments/Query", "/Enrollments/QUERY/"])
 async def test_spellings_of_query(rest: RestClient, path: str) -> None:
     assert (await rest.request("POST", f"{path}?{VERSION}", {}, host=f"{DPS_HOST}:443")).json == []
+
+
+ISSUING = {"namespaceName": "ns", "certificateAuthorityName": "line-a", "certificatePolicyName": "device"}
+
+
+@pytest.mark.parametrize("names", [ISSUING, {"credentialPolicyName": "line-a"}], ids=["GA", "preview"])
+async def test_the_ca_that_issues_is_kept_and_shown(rest: RestClient, names: dict[str, str]) -> None:
+    answer = await put(rest, **names)
+    assert answer.status == 200
+    assert names.items() <= answer.json.items()
+    assert names.items() <= (await get(rest)).items()
+    cleared = await put(rest, **dict.fromkeys(names))
+    assert not names.keys() & cleared.json.keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"certificateAuthorityName": "line-a"}, "together"),
+        ({**ISSUING, "namespaceName": ""}, "together"),
+        ({**ISSUING, "credentialPolicyName": "line-a"}, "give one of them"),
+        ({"credentialPolicyName": "../line-a"}, "cannot name"),
+        ({**ISSUING, "certificatePolicyName": "a/b"}, "cannot name"),
+    ],
+)
+async def test_a_ca_that_is_named_badly(rest: RestClient, names: dict[str, str], reason: str) -> None:
+    answer = await put(rest, **names)
+    assert (answer.status, answer.json["errorCode"]) == (400, 400004)
+    assert reason in answer.json["message"]

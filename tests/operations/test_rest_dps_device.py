@@ -1,6 +1,6 @@
-"""Registering over HTTPS, request by request, as each client does it (dps.md 1, 4.6, 9.3).
+"""Registering over HTTPS, request by request (dps.md 1, 4.6, 9.3).
 
-The playbooks of the clients that cannot be run here are named after them.
+What single clients send is replayed in ``tests/playbook/test_clients.py``.
 """
 
 import asyncio
@@ -8,12 +8,13 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.support.fix_ca import intermediate, request, to_der
 from tests.support.fix_rest import Answer, RestClient
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 from tests.support.fix_tpm import SoftwareTpm, software_tpm
@@ -31,6 +32,7 @@ VERSION = "api-version=2019-03-31"
 BODY = b'{"registrationId":"pump-17"}'
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
 ATTESTATION = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER_KEY}}
+ISSUING = {"namespaceName": "ns", "certificateAuthorityName": "line-a", "certificatePolicyName": "device"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,29 +81,19 @@ def upper_hex(text: str) -> str:
     return quote(text, safe="")
 
 
-def lower_hex(text: str) -> str:
-    """As the C client encodes: ``%2f``."""
-    return re.sub("%..", lambda found: found[0].lower(), upper_hex(text))
-
-
 RAW = f"{ID_SCOPE}/registrations/pump-17"
 UPPER = upper_hex(RAW)
 SPELLINGS: dict[str, tuple[str, str, Callable[[str], str]]] = {
-    "PY": ("sr={resource}&sig={signature}&se={expiry}", UPPER, upper_hex),
-    "NODE": ("sr={resource}&sig={signature}&skn=registration&se={expiry}", RAW, upper_hex),
-    "C": ("sr={resource}&sig={signature}&se={expiry}&skn=registration", lower_hex(RAW), lower_hex),
-    "JAVA": ("sr={resource}&sig={signature}&se={expiry}&skn=", RAW, upper_hex),
-    "NET": ("sr={resource}&sig={signature}&se={expiry}&skn=registration", UPPER, upper_hex),
-    "EDGE": ("sr={resource}&sig={signature}&se={expiry}&skn=registration", UPPER, upper_hex),
-    "DOC": ("sr={resource}&skn=registration&sig={signature}&se={expiry}", UPPER, upper_hex),
+    "as most have it": ("sr={resource}&sig={signature}&se={expiry}&skn=registration", UPPER, upper_hex),
+    "a raw resource": ("sr={resource}&sig={signature}&se={expiry}&skn=", RAW, upper_hex),
     "a trailing slash": ("sr={resource}&sig={signature}&se={expiry}", UPPER + "%2F", upper_hex),
     "a raw signature": ("sr={resource}&sig={signature}&se={expiry}", UPPER, str),
 }
-"""What a client's token looks like, what it signs, and how it writes the signature (dps.md 1.8)."""
+"""What a token looks like, what it signs, and how it writes the signature (dps.md 1.8)."""
 
 
-def token(services: Services, client: str = "NET", key: str = KEY, seconds: int = 3600) -> str:
-    layout, resource, encode = SPELLINGS[client]
+def token(services: Services, spelling: str = "as most have it", key: str = KEY, seconds: int = 3600) -> str:
+    layout, resource, encode = SPELLINGS[spelling]
     end = expiry(services, seconds)
     signature = sign(f"{resource}\n{end}", base64.b64decode(key))
     return "SharedAccessSignature " + layout.format(resource=resource, signature=encode(signature), expiry=end)
@@ -147,54 +139,14 @@ async def test_a_registration(services: Services, api: RestClient) -> None:
     assert (looked_up.status, looked_up.json) == (200, state)
 
 
-@pytest.mark.parametrize("client", SPELLINGS)
-async def test_tokens_of_every_client(services: Services, api: RestClient, client: str) -> None:
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_spellings_of_a_token(services: Services, api: RestClient, spelling: str) -> None:
     for key in (KEY, OTHER_KEY):
-        assert (await Device(api, token(services, client, key)).register()).status == 202
+        assert (await Device(api, token(services, spelling, key)).register()).status == 202
 
 
-async def test_node(services: Services, api: RestClient) -> None:
-    """Its GET has a body of two bytes and the type of a request; ``forceRegistration`` changes nothing."""
-    device = Device(api, token(services, "NODE"))
-    headers = {
-        "accept": "application/json",
-        "content_type": "application/json; charset=utf-8",
-        "request_id": "1b9d3f0e-7f0e-4c53-9f9d-6c8e1b0a4a11",
-    }
-    accepted = await device.register(query=f"{VERSION}&forceRegistration=true", **headers)
-    assert accepted.status == 202
-    await services.registrations.stop()
-    polled = await device.poll(accepted.json["operationId"], b"{}", **headers, content_length="2")
-    assert (polled.status, polled.json["status"]) == (200, "assigned")
-
-
-async def test_c(services: Services, api: RestClient) -> None:
-    """Its Host has a port, which ``Location`` repeats; its agent has a header of its own."""
-    device = Device(api, token(services, "C"), host=f"{HOST}:443")
-    headers = {"useragent": "prov_device_client/1.0", "accept": "application/json", "connection": "keep-alive"}
-    accepted = await device.register(**headers, content_type="application/json; charset=utf-8")
-    assert accepted.headers["location"] == f"https://{HOST}:443{device.path}/register"
-    assert (await finished(services, device, accepted))["status"] == "assigned"
-
-
-async def test_net(services: Services, api: RestClient) -> None:
-    """It takes 202 for a register request and nothing else, also when the device is assigned already."""
-    device = Device(api, token(services, "NET"))
-    for _ in range(2):
-        accepted = await device.register({"registrationId": "pump-17"}, content_type="application/json")
-        assert (accepted.status, accepted.json["status"]) == (202, "assigning")
-        await services.registrations.stop()
-
-
-async def test_java(services: Services, api: RestClient) -> None:
-    """A raw resource, an empty policy name, a payload that is a string."""
-    device = Device(api, token(services, "JAVA"))
-    accepted = await device.register({"registrationId": "pump-17", "payload": '{"model":"x"}'})
-    assert (await finished(services, device, accepted))["status"] == "assigned"
-
-
-async def test_edge(services: Services, api: RestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads a registration state with its id also while the answer is *assigning*: here a webhook takes its time."""
+async def test_while_it_is_assigned(services: Services, api: RestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook takes its time; polls and lookups say *assigning*, and another register finds the same operation."""
     answered = asyncio.Event()
 
     async def ask(_url: str, _request: dict[str, Any]) -> WebhookAnswer:
@@ -206,7 +158,7 @@ async def test_edge(services: Services, api: RestClient, monkeypatch: pytest.Mon
     await services.enroll_by(
         "pump-17", ATTESTATION, allocationPolicy="custom", customAllocationDefinition=custom, etag="*"
     )
-    device = Device(api, token(services, "EDGE"))
+    device = Device(api, token(services))
     accepted = await device.register({"registrationId": "pump-17", "payload": None}, query="api-version=2021-06-01")
     polled = await device.poll(accepted.json["operationId"])
     assert polled.status == 202
@@ -216,21 +168,11 @@ async def test_edge(services: Services, api: RestClient, monkeypatch: pytest.Mon
         "status": "assigning",
         "registrationState": {"registrationId": "pump-17", "status": "assigning"},
     }
-    # Registering again while it is assigned finds the same operation.
     assert (await device.register()).json == accepted.json
     looked_up = await device.look_up()
     assert (looked_up.status, looked_up.json["status"]) == (200, "assigning")
     answered.set()
     assert (await finished(services, device, accepted))["status"] == "assigned"
-
-
-async def test_the_extension_looks_up(services: Services, api: RestClient) -> None:
-    """Its POST has the registration id in a body."""
-    device = Device(api, token(services, "EDGE"))
-    require_refused(await device.look_up(BODY), 404202)
-    await device.register()
-    await services.registrations.stop()
-    assert (await device.look_up(BODY)).json["assignedHub"] == services.hub.host_name
 
 
 async def test_a_derived_key_and_an_encoded_id(services: Services, api: RestClient) -> None:
@@ -340,8 +282,33 @@ async def test_a_tpm(services: Services, api: RestClient) -> None:
 
 
 async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -> None:
-    """It gets an ordinary refusal, which has no key."""
+    """It gets an ordinary refusal, which has no key (dps.md 4.6)."""
     stranger = TpmDevice(api, services, software_tpm(1))
-    refused = await stranger.register(stranger.body)
-    assert refused.status == 401
-    assert "authenticationKey" not in json.loads(refused.body)
+    require_refused(await stranger.register(stranger.body), 404201)
+
+
+async def test_the_extension_asks_for_a_certificate(services: Services, api: RestClient) -> None:
+    """``az iot device registration create`` with a signing request; the lookup never shows the chain (dps.md 1.5)."""
+    services.add_authority()
+    await services.enroll_by("pump-17", ATTESTATION, **ISSUING)
+    device = Device(api, token(services))
+    csr = base64.b64encode(request("pump-17").public_bytes(Encoding.DER)).decode()
+    wanted = {"registrationId": "pump-17", "csr": csr}
+    final = await finished(services, device, await device.register(wanted, "api-version=2026-11-01"))
+    chain = final["registrationState"]["issuedCertificateChain"]
+    assert [base64.b64decode(one) for one in chain[1:]] == [to_der(one) for one in intermediate().chain]
+
+    found = await device.look_up()
+    assert (found.status, found.json["status"]) == (200, "assigned")
+    assert "issuedCertificateChain" not in found.json
+    require_refused(await device.look_up(json.dumps(wanted).encode()), 400004)
+    plain = json.dumps({"registrationId": "pump-17"}).encode()
+    assert (await device.look_up(plain)).status == 200
+
+
+async def test_a_signing_request_in_pem_is_refused(services: Services, api: RestClient) -> None:
+    wanted = {"csr": request("pump-17").public_bytes(Encoding.PEM).decode()}
+    answer = await Device(api, token(services)).register(wanted, "api-version=2025-07-01-preview")
+    require_refused(answer, 400004, "Invalid certificate signing request.")
+    (report,) = await services.reports.find(answer.json["trackingId"])
+    assert report.verdict == "refused"

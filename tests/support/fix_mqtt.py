@@ -144,21 +144,26 @@ class MqttClient:
         assert await self.receive(Puback) == Puback(packet_id)
 
 
+def mqtt_front_end(services: Services) -> MqttFrontEnd:
+    """What the server serves MQTT with."""
+    return MqttFrontEnd(
+        services.hubs,
+        services.authentication,
+        services.events,
+        DeviceServices(
+            services.sessions, services.twins, services.methods, services.c2d, services.reports, services.clock
+        ),
+        services.registrations,
+        services.clock,
+    )
+
+
 class MqttClients:
     """Opens connections."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._front_end = MqttFrontEnd(
-            services.hubs,
-            services.authentication,
-            services.events,
-            DeviceServices(
-                services.sessions, services.twins, services.methods, services.c2d, services.reports, services.clock
-            ),
-            services.registrations,
-            services.clock,
-        )
+        self._front_end = mqtt_front_end(services)
         self._opened: list[MqttClient] = []
 
     def open(self, *certificates: bytes) -> MqttClient:

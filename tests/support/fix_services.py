@@ -11,19 +11,23 @@ import msgspec
 import pytest
 
 from muster.bus.bus import LocalBus
+from muster.ca_directory import CaDirectory
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.enrollment import Enrollment, EnrollmentBody
 from muster.domain.timestamp import SECOND
 from muster.dps.services import ProvisioningService
 from muster.hub.hubs import Hub
+from muster.pki.private_key import write_private_key
 from muster.server import services as server_services
 from muster.store.database import Database
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
+from tests.support import fix_ca
 
 NOW = 1_790_000_000 * SECOND
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 ID_SCOPE = "0ne00000001"
+NO_CAS = Path("/nonexistent/ca")
 
 
 class Clock:
@@ -59,6 +63,7 @@ class Services(server_services.Services):
 
     clock: Clock
     webhook: ScriptedWebhook
+    ca_directory: Path
 
     @property
     def hub(self) -> Hub:
@@ -67,6 +72,13 @@ class Services(server_services.Services):
     @property
     def service(self) -> ProvisioningService:
         return self.provisioning.first
+
+    def add_authority(self, name: str = "line-a", pass_phrase: str | None = None) -> CaDirectory:
+        """The CA ``fix_ca.intermediate()``, where those are that issue for devices."""
+        directory = CaDirectory(self.ca_directory)
+        with directory.changing():
+            directory.add(name, fix_ca.intermediate().chain, write_private_key(fix_ca.key("Line A"), pass_phrase))
+        return directory
 
     async def twin(self, device_id: str, module_id: str = "", *, hub: str = "hub") -> dict[str, Any]:
         """The twin's JSON as a service client reads it."""
@@ -89,14 +101,14 @@ class Services(server_services.Services):
         return await self.groups.put(self.service, group_id, msgspec.convert(body, EnrollmentBody), None)
 
 
-async def build_services(database: Database, clock: Clock) -> Services:
+async def build_services(database: Database, clock: Clock, ca_directory: Path = NO_CAS) -> Services:
     """All services on an open, migrated database, with one hub ``hub`` and one id scope that both know."""
     webhook = ScriptedWebhook()
-    built = server_services.build_services(database, LocalBus(), clock, os.urandom, webhook)
+    built = server_services.build_services(database, LocalBus(), clock, os.urandom, webhook, ca_directory)
     hub = await built.hubs.ensure("hub", "hub.example.net", partition_count=4, well_known_key=KEY)
     await built.provisioning.ensure(ID_SCOPE, "dps.example.net", (hub,), well_known_key=KEY)
     values = {field.name: getattr(built, field.name) for field in fields(built)}
-    return Services(clock=clock, webhook=webhook, **values)
+    return Services(clock=clock, webhook=webhook, ca_directory=ca_directory, **values)
 
 
 @pytest.fixture
@@ -104,7 +116,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     clock = Clock()
     database = await open_sqlite(tmp_path / "muster.db", durable=False)
     await migrate(database, clock())
-    built = await build_services(database, clock)
+    built = await build_services(database, clock, tmp_path / "ca")
     yield built
     await built.registrations.stop()
     await database.close()

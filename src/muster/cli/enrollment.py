@@ -1,65 +1,42 @@
 """``muster enrollment``: individual enrollments over the DPS service REST API (dps.md 6).
 
-Not here: what an enrollment document looks like (``cli/enrollment_document.py``), and the requests
-(``cli/enrollment_requests.py``).
+Not here: what it has in common with ``muster group`` (``cli/enrollment_noun.py``), and what an enrollment document
+looks like (``cli/enrollment_document.py``).
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from muster.cli.attestation_document import (
-    AttestationChanges,
-    EnrolledCertificate,
-    attestation_rows,
-    attestation_text,
-    key_rows,
-    read_certificate,
-    read_endorsement_key,
-)
-from muster.cli.enrollment_document import (
-    Changes,
-    Document,
-    changed,
-    enrollment_rows,
-    new_document,
-    read_json_documents,
-)
+from muster.cli.attestation_document import EnrolledCertificate
+from muster.cli.enrollment_document import read_json_documents
+from muster.cli.enrollment_noun import EnrollmentNoun
 from muster.cli.enrollment_options import (
-    Allocation,
-    Ca,
-    Desired,
+    AllocationOptions,
+    AttestationOptions,
     Disabled,
     Edge,
     Enable,
     Etag,
-    InitialTwin,
-    IotHub,
     IsEdge,
-    PrimaryKey,
     Replace,
     Reprovision,
-    SecondaryCa,
-    SecondaryCertificate,
-    SecondaryKey,
-    SymmetricKey,
-    Tag,
     Top,
-    WebhookApiVersion,
-    WebhookUrl,
+    TwinOptions,
+    changes_of,
 )
 from muster.cli.failure import CommandError
-from muster.cli.options import ConnectionString, DataDirectory, Output, connect
-from muster.cli.output import Format, print_json, printable, record_text, short_time, table_text
-
-if TYPE_CHECKING:
-    from muster.cli.enrollment_requests import EnrollmentRequests
+from muster.cli.option_records import with_records
+from muster.cli.options import Output, ServerOptions
+from muster.cli.output import Format, print_json, printable, table_text
 
 app = typer.Typer(
     help="Manage individual enrollments.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
+
+ENROLLMENT = EnrollmentNoun("enrollments", "registrationId", "enrollment")
 
 RegistrationId = Annotated[str, typer.Argument(help="Registration id of the enrollment.", show_default=False)]
 Certificate = Annotated[
@@ -80,207 +57,120 @@ EndorsementKey = Annotated[
 
 
 @app.command()
+@with_records
 def create(
     *,
     certificate: Certificate = None,
-    secondary_certificate: SecondaryCertificate = None,
-    ca: Ca = None,
-    secondary_ca: SecondaryCa = None,
-    symmetric_key: SymmetricKey = False,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
+    attestation: AttestationOptions,
     endorsement_key: EndorsementKey = None,
     registration_id: Annotated[
         str | None,
         typer.Option(help="Registration id; else the common name of the certificate.", show_default=False),
     ] = None,
     device_id: DeviceId = None,
-    initial_twin: InitialTwin = None,
-    tag: Tag = None,
-    desired: Desired = None,
+    twin: TwinOptions,
     disabled: Disabled = False,
     reprovision_policy: Reprovision = None,
     edge: IsEdge = False,
-    allocation_policy: Allocation = None,
-    iot_hub: IotHub = None,
-    webhook_url: WebhookUrl = None,
-    webhook_api_version: WebhookApiVersion = None,
+    allocation: AllocationOptions,
     update: Replace = False,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Create an individual enrollment by a certificate, a CA certificate, symmetric keys or a TPM.
 
     An enrollment that exists already is not touched without --update.
     """
-    attestation = AttestationChanges(
-        certificate=read_certificate(certificate) if certificate else None,
-        secondary=read_certificate(secondary_certificate) if secondary_certificate else None,
-        ca=ca,
-        secondary_ca=secondary_ca,
-        symmetric_key=symmetric_key,
-        primary_key=primary_key,
-        secondary_key=secondary_key,
-        endorsement_key=read_endorsement_key(endorsement_key) if endorsement_key else None,
-    )
-    if not attestation.mechanisms:
+    mechanism = attestation.changes(certificate, endorsement_key)
+    if not mechanism.mechanisms:
         raise typer.BadParameter("say how it attests: --certificate, --ca, --symmetric-key or --endorsement-key")
-    name = registration_id or _name_in(certificate, attestation.certificate)
-    changes = Changes(
-        attestation=attestation,
-        device_id=device_id,
-        initial_twin=initial_twin,
-        tags=tag or (),
-        desired=desired or (),
+    name = registration_id or _name_in(certificate, mechanism.certificate)
+    changes = changes_of(
+        mechanism,
+        twin,
+        allocation,
         enabled=not disabled,
-        reprovision_policy=reprovision_policy,
         edge=edge,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hub or (),
-        webhook_url=webhook_url,
-        webhook_api_version=webhook_api_version,
+        reprovision_policy=reprovision_policy,
+        device_id=device_id,
     )
-    if certificate and attestation.certificate:
-        _warn_of_common_name(certificate, attestation.certificate.common_name, name)
-    document = changed(new_document("registrationId", name), changes)
-    _show(_requests(connection_string, data_directory).create(document, update=update), output)
+    if certificate and mechanism.certificate:
+        _warn_of_common_name(certificate, mechanism.certificate.common_name, name)
+    ENROLLMENT.create(name, changes, server, output, replace=update)
 
 
 @app.command()
+@with_records
 def update(
     registration_id: RegistrationId,
     *,
     enable: Enable = None,
     certificate: Certificate = None,
-    secondary_certificate: SecondaryCertificate = None,
-    ca: Ca = None,
-    secondary_ca: SecondaryCa = None,
-    symmetric_key: SymmetricKey = False,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
+    attestation: AttestationOptions,
     endorsement_key: EndorsementKey = None,
     device_id: DeviceId = None,
-    initial_twin: InitialTwin = None,
-    tag: Tag = None,
-    desired: Desired = None,
+    twin: TwinOptions,
     reprovision_policy: Reprovision = None,
     edge: Edge = None,
-    allocation_policy: Allocation = None,
-    iot_hub: IotHub = None,
-    webhook_url: WebhookUrl = None,
-    webhook_api_version: WebhookApiVersion = None,
+    allocation: AllocationOptions,
     etag: Etag = None,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Change an individual enrollment; what is not named stays as it is."""
-    changes = Changes(
-        attestation=AttestationChanges(
-            certificate=read_certificate(certificate) if certificate else None,
-            secondary=read_certificate(secondary_certificate) if secondary_certificate else None,
-            ca=ca,
-            secondary_ca=secondary_ca,
-            symmetric_key=symmetric_key,
-            primary_key=primary_key,
-            secondary_key=secondary_key,
-            endorsement_key=read_endorsement_key(endorsement_key) if endorsement_key else None,
-        ),
-        device_id=device_id,
-        initial_twin=initial_twin,
-        tags=tag or (),
-        desired=desired or (),
+    changes = changes_of(
+        attestation.changes(certificate, endorsement_key),
+        twin,
+        allocation,
         enabled=enable,
-        reprovision_policy=reprovision_policy,
         edge=edge,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hub or (),
-        webhook_url=webhook_url,
-        webhook_api_version=webhook_api_version,
+        reprovision_policy=reprovision_policy,
+        device_id=device_id,
     )
-    if changes == Changes():
-        raise typer.BadParameter("nothing to change: name at least one option, such as --disable")
-    requests = _requests(connection_string, data_directory)
-    existing = requests.get(registration_id)
-    _show(requests.put(changed(existing, changes), etag or existing.get("etag")), output)
+    ENROLLMENT.update(registration_id, changes, server, output, etag)
 
 
 @app.command(name="list")
-def list_enrollments(
-    *,
-    top: Top = 1000,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def list_enrollments(*, top: Top = 1000, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """List the individual enrollments."""
-    enrollments = _requests(connection_string, data_directory).all(top)
-    if output is Format.JSON:
-        print_json(enrollments)
-        return
-    headers = ("RegistrationId", "Attestation", "Provisioning Status", "Created", "Last Updated")
-    print(table_text(headers, [_list_row(document) for document in enrollments]))
+    ENROLLMENT.print_all(server, output, top)
 
 
 @app.command()
-def show(
-    registration_id: RegistrationId,
-    *,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def show(registration_id: RegistrationId, *, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """Show an individual enrollment and the facts of its attestation, but no symmetric key."""
-    document = _requests(connection_string, data_directory).get(registration_id)
-    if output is Format.JSON:
-        print_json(document)
-    else:
-        print(record_text([*enrollment_rows(document), *attestation_rows(document)]))
+    ENROLLMENT.print_one(registration_id, server, output)
 
 
 @app.command()
-def keys(
-    registration_id: RegistrationId,
-    *,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def keys(registration_id: RegistrationId, *, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """Print the keys of an individual enrollment: symmetric ones, or those of its TPM."""
-    mechanism = _requests(connection_string, data_directory).keys(registration_id)
-    if output is Format.JSON:
-        print_json(mechanism)
-    else:
-        print(record_text([("Attestation", mechanism.get("type")), *key_rows(mechanism)]))
+    ENROLLMENT.print_keys(registration_id, server, output)
 
 
 @app.command()
-def delete(
-    registration_id: RegistrationId,
-    *,
-    etag: Etag = None,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def delete(registration_id: RegistrationId, *, etag: Etag = None, server: ServerOptions) -> None:
     """Delete an individual enrollment. Registration record and device identity stay (dps.md 4.9)."""
-    _requests(connection_string, data_directory).delete(registration_id, etag)
-    print(f"deleted enrollment {printable(registration_id)}")
+    ENROLLMENT.delete(registration_id, server, etag)
 
 
 @app.command(name="import")
+@with_records
 def import_enrollments(
     file: Annotated[Path, typer.Argument(help="JSON array of enrollments, as one PUT body each.")],
     *,
     update: Annotated[bool, typer.Option("--update", help="Replace those that exist already.")] = False,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Create many individual enrollments from a file. Exit code 1 if one of them could not be."""
     documents = read_json_documents(file)
     mode = "update" if update else "create"
-    failed = _requests(connection_string, data_directory).bulk(documents, mode)
+    failed = ENROLLMENT.requests(server).bulk(documents, mode)
     if output is Format.JSON:
         print_json({"written": len(documents) - len(failed), "errors": failed})
     else:
@@ -309,27 +199,4 @@ def _warn_of_common_name(file: Path, common_name: str | None, registration_id: s
         f"warning: the common name in {file} is {found}, the registration id {printable(registration_id)}:"
         " a device with this certificate is refused",
         file=sys.stderr,
-    )
-
-
-def _requests(connection_string: str | None, data_directory: Path | None) -> "EnrollmentRequests":
-    from muster.cli.enrollment_requests import individual_requests
-
-    return individual_requests(connect(connection_string, data_directory))
-
-
-def _show(document: Document, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(document)
-    else:
-        print(record_text(enrollment_rows(document)))
-
-
-def _list_row(document: Document) -> tuple[object, ...]:
-    return (
-        document.get("registrationId"),
-        attestation_text(document),
-        document.get("provisioningStatus"),
-        short_time(document.get("createdDateTimeUtc")),
-        short_time(document.get("lastUpdatedDateTimeUtc")),
     )

@@ -22,6 +22,13 @@ WEBHOOK_API_VERSION = "2021-10-01"
 """What a webhook is told to speak unless an option says otherwise (dps.md 5.3)."""
 
 
+NAMESPACE = "muster"
+"""What stands for Azure's device registry namespace, of which a Muster is one."""
+
+DEVICE = "device"
+_ISSUANCE = ("namespaceName", "certificateAuthorityName", "certificatePolicyName")
+
+
 class ReprovisionPolicy(StrEnum):
     """The choices of ``--reprovision-policy``, as the cmdlet spells them (dps.md 7.7)."""
 
@@ -62,6 +69,8 @@ class Changes:
     iot_hubs: Sequence[str] = ()
     webhook_url: str | None = None
     webhook_api_version: str | None = None
+    issuing_ca: str | None = None
+    certificate_policy: str | None = None
 
 
 def new_document(member: str, name: str) -> Document:
@@ -84,6 +93,7 @@ def changed(document: Document, changes: Changes) -> Document:
     change_attestation(result, changes.attestation)
     _change_twin(result, changes)
     _change_webhook(result, changes)
+    _change_issuance(result, changes)
     for name, value in (
         ("deviceId", changes.device_id),
         ("provisioningStatus", _STATUS[changes.enabled]),
@@ -116,6 +126,7 @@ def enrollment_rows(document: Document) -> list[tuple[str, object]]:
         ("Last Updated", short_time(document.get("lastUpdatedDateTimeUtc"))),
         ("ETag", document.get("etag")),
         ("Initial Twin State", json_text(document.get("initialTwin"), indent=None)),
+        *_issuance_rows(document),
     ]
 
 
@@ -148,6 +159,28 @@ def _change_webhook(document: Document, changes: Changes) -> None:
         webhook["webhookUrl"] = changes.webhook_url
     webhook["apiVersion"] = changes.webhook_api_version or webhook.get("apiVersion") or WEBHOOK_API_VERSION
     document["allocationPolicy"] = AllocationPolicy.CUSTOM.value
+
+
+def _change_issuance(document: Document, changes: Changes) -> None:
+    """Names the CA as the service does now; what named it in the preview goes (dps.md 6.2)."""
+    if changes.issuing_ca is None and changes.certificate_policy is None:
+        return
+    before = {name: document.pop(name, None) for name in ("credentialPolicyName", *_ISSUANCE)}
+    stored = before["certificateAuthorityName"] or before["credentialPolicyName"]
+    authority = stored if changes.issuing_ca is None else changes.issuing_ca
+    if authority:
+        policy = changes.certificate_policy or before["certificatePolicyName"] or DEVICE
+        values = (before["namespaceName"] or NAMESPACE, authority, policy)
+        document.update(zip(_ISSUANCE, values, strict=True))
+    elif changes.certificate_policy is not None:
+        raise CommandError("--certificate-policy is for a CA that issues", "name it with --issuing-ca")
+
+
+def _issuance_rows(document: Document) -> list[tuple[str, object]]:
+    """Only where there is a CA that issues: the cmdlet knows of none."""
+    authority = document.get("certificateAuthorityName") or document.get("credentialPolicyName")
+    policy = document.get("certificatePolicyName") or DEVICE
+    return [("Issuing CA", authority), ("Certificate Policy", policy)] if authority else []
 
 
 def _change_twin(document: Document, changes: Changes) -> None:

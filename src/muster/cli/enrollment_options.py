@@ -1,11 +1,13 @@
-"""The options that individual enrollments and enrollment groups share."""
+"""The options that individual enrollments and enrollment groups share, one by one and as records."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from muster.cli.enrollment_document import AllocationPolicy, ReprovisionPolicy
+from muster.cli.attestation_document import AttestationChanges, read_certificate, read_endorsement_key
+from muster.cli.enrollment_document import AllocationPolicy, Changes, ReprovisionPolicy
 
 SecondaryCertificate = Annotated[
     Path | None,
@@ -74,9 +76,94 @@ WebhookApiVersion = Annotated[
     str | None,
     typer.Option(help="API version that the webhook speaks.", show_default=False),
 ]
+IssuingCa = Annotated[
+    str | None,
+    typer.Option(
+        "--issuing-ca",
+        help='Name of a CA of the server that issues a certificate for a csr; "" for none.',
+        show_default=False,
+    ),
+]
+CertificatePolicy = Annotated[
+    str | None,
+    typer.Option(help="Profile of those certificates; device if not given.", show_default=False),
+]
 Replace = Annotated[bool, typer.Option("--update", help="Replace one that exists already.")]
 Etag = Annotated[
     str | None,
     typer.Option(help="Go on only if it still has this ETag.", show_default=False),
 ]
 Top = Annotated[int, typer.Option(help="Print at most this many.", min=1)]
+
+
+@dataclass(frozen=True)
+class AttestationOptions:
+    """Those that all kinds have; which certificate stands first is said by each command."""
+
+    secondary_certificate: SecondaryCertificate = None
+    ca: Ca = None
+    secondary_ca: SecondaryCa = None
+    symmetric_key: SymmetricKey = False
+    primary_key: PrimaryKey = None
+    secondary_key: SecondaryKey = None
+
+    def changes(self, certificate: Path | None, endorsement_key: str | None = None) -> AttestationChanges:
+        """What they ask for. Raises CommandError for files that cannot be read."""
+        return AttestationChanges(
+            certificate=read_certificate(certificate) if certificate else None,
+            secondary=read_certificate(self.secondary_certificate) if self.secondary_certificate else None,
+            ca=self.ca,
+            secondary_ca=self.secondary_ca,
+            symmetric_key=self.symmetric_key,
+            primary_key=self.primary_key,
+            secondary_key=self.secondary_key,
+            endorsement_key=read_endorsement_key(endorsement_key) if endorsement_key else None,
+        )
+
+
+@dataclass(frozen=True)
+class TwinOptions:
+    initial_twin: InitialTwin = None
+    tag: Tag = None
+    desired: Desired = None
+
+
+@dataclass(frozen=True)
+class AllocationOptions:
+    """What a registration gives the device: a hub, and a certificate if it asks for one."""
+
+    allocation_policy: Allocation = None
+    iot_hub: IotHub = None
+    webhook_url: WebhookUrl = None
+    webhook_api_version: WebhookApiVersion = None
+    issuing_ca: IssuingCa = None
+    certificate_policy: CertificatePolicy = None
+
+
+def changes_of(
+    attestation: AttestationChanges,
+    twin: TwinOptions,
+    allocation: AllocationOptions,
+    *,
+    enabled: bool | None,
+    edge: bool | None,
+    reprovision_policy: ReprovisionPolicy | None,
+    device_id: str | None = None,
+) -> Changes:
+    """What the options of one command ask for."""
+    return Changes(
+        attestation=attestation,
+        device_id=device_id,
+        initial_twin=twin.initial_twin,
+        tags=twin.tag or (),
+        desired=twin.desired or (),
+        enabled=enabled,
+        reprovision_policy=reprovision_policy,
+        edge=edge,
+        allocation_policy=allocation.allocation_policy,
+        iot_hubs=allocation.iot_hub or (),
+        webhook_url=allocation.webhook_url,
+        webhook_api_version=allocation.webhook_api_version,
+        issuing_ca=allocation.issuing_ca,
+        certificate_policy=allocation.certificate_policy,
+    )

@@ -106,11 +106,3 @@ class EnrollmentRequests:
             body=body,
             headers=headers,
         )
-
-
-def individual_requests(client: "Client") -> EnrollmentRequests:
-    return EnrollmentRequests(client, "enrollments", "registrationId", "enrollment")
-
-
-def group_requests(client: "Client") -> EnrollmentRequests:
-    return EnrollmentRequests(client, "enrollmentGroups", "enrollmentGroupId", "group")

@@ -1,53 +1,38 @@
 """``muster group``: enrollment groups over the DPS service REST API (dps.md 6).
 
-Not here: what a group's document looks like (``cli/enrollment_document.py``), and the requests
-(``cli/enrollment_requests.py``).
+Not here: what it has in common with ``muster enrollment`` (``cli/enrollment_noun.py``), and what a group's document
+looks like (``cli/enrollment_document.py``).
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from muster.cli.attestation_document import (
-    AttestationChanges,
-    attestation_rows,
-    attestation_text,
-    key_rows,
-    read_certificate,
-)
-from muster.cli.enrollment_document import Changes, Document, changed, enrollment_rows, new_document
+from muster.cli.enrollment_document import Document
+from muster.cli.enrollment_noun import EnrollmentNoun
 from muster.cli.enrollment_options import (
-    Allocation,
-    Ca,
-    Desired,
+    AllocationOptions,
+    AttestationOptions,
     Disabled,
     Edge,
     Enable,
     Etag,
-    InitialTwin,
-    IotHub,
     IsEdge,
-    PrimaryKey,
     Replace,
     Reprovision,
-    SecondaryCa,
-    SecondaryCertificate,
-    SecondaryKey,
-    SymmetricKey,
-    Tag,
     Top,
-    WebhookApiVersion,
-    WebhookUrl,
+    TwinOptions,
+    changes_of,
 )
 from muster.cli.failure import CommandError
-from muster.cli.options import ConnectionString, DataDirectory, Output, connect
-from muster.cli.output import Format, print_json, printable, record_text, short_time, table_text
-
-if TYPE_CHECKING:
-    from muster.cli.enrollment_requests import EnrollmentRequests
+from muster.cli.option_records import with_records
+from muster.cli.options import Output, ServerOptions
+from muster.cli.output import Format, print_json, printable, short_time, table_text
 
 app = typer.Typer(help="Manage enrollment groups.", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+GROUP = EnrollmentNoun("enrollmentGroups", "enrollmentGroupId", "group")
 
 GroupId = Annotated[str, typer.Argument(metavar="ID", help="Id of the enrollment group.", show_default=False)]
 Certificate = Annotated[
@@ -57,188 +42,92 @@ Certificate = Annotated[
 
 
 @app.command()
+@with_records
 def create(
     group_id: GroupId,
     *,
     certificate: Certificate = None,
-    secondary_certificate: SecondaryCertificate = None,
-    ca: Ca = None,
-    secondary_ca: SecondaryCa = None,
-    symmetric_key: SymmetricKey = False,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
-    initial_twin: InitialTwin = None,
-    tag: Tag = None,
-    desired: Desired = None,
+    attestation: AttestationOptions,
+    twin: TwinOptions,
     disabled: Disabled = False,
     reprovision_policy: Reprovision = None,
     edge: IsEdge = False,
-    allocation_policy: Allocation = None,
-    iot_hub: IotHub = None,
-    webhook_url: WebhookUrl = None,
-    webhook_api_version: WebhookApiVersion = None,
+    allocation: AllocationOptions,
     update: Replace = False,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Create an enrollment group by a signing certificate, a CA certificate of the service, or symmetric keys.
 
     A group that exists already is not touched without --update.
     """
-    attestation = AttestationChanges(
-        certificate=read_certificate(certificate) if certificate else None,
-        secondary=read_certificate(secondary_certificate) if secondary_certificate else None,
-        ca=ca,
-        secondary_ca=secondary_ca,
-        symmetric_key=symmetric_key,
-        primary_key=primary_key,
-        secondary_key=secondary_key,
-    )
-    if not attestation.mechanisms:
+    mechanism = attestation.changes(certificate)
+    if not mechanism.mechanisms:
         raise typer.BadParameter("say how its devices attest: --certificate, --ca or --symmetric-key")
-    changes = Changes(
-        attestation=attestation,
-        initial_twin=initial_twin,
-        tags=tag or (),
-        desired=desired or (),
-        enabled=not disabled,
-        reprovision_policy=reprovision_policy,
-        edge=edge,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hub or (),
-        webhook_url=webhook_url,
-        webhook_api_version=webhook_api_version,
+    changes = changes_of(
+        mechanism, twin, allocation, enabled=not disabled, edge=edge, reprovision_policy=reprovision_policy
     )
-    document = changed(new_document("enrollmentGroupId", group_id), changes)
-    _show(_requests(connection_string, data_directory).create(document, update=update), output)
+    GROUP.create(group_id, changes, server, output, replace=update)
 
 
 @app.command()
+@with_records
 def update(
     group_id: GroupId,
     *,
     enable: Enable = None,
     certificate: Certificate = None,
-    secondary_certificate: SecondaryCertificate = None,
-    ca: Ca = None,
-    secondary_ca: SecondaryCa = None,
-    symmetric_key: SymmetricKey = False,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
-    initial_twin: InitialTwin = None,
-    tag: Tag = None,
-    desired: Desired = None,
+    attestation: AttestationOptions,
+    twin: TwinOptions,
     reprovision_policy: Reprovision = None,
     edge: Edge = None,
-    allocation_policy: Allocation = None,
-    iot_hub: IotHub = None,
-    webhook_url: WebhookUrl = None,
-    webhook_api_version: WebhookApiVersion = None,
+    allocation: AllocationOptions,
     etag: Etag = None,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Change an enrollment group; what is not named stays as it is."""
-    changes = Changes(
-        attestation=AttestationChanges(
-            certificate=read_certificate(certificate) if certificate else None,
-            secondary=read_certificate(secondary_certificate) if secondary_certificate else None,
-            ca=ca,
-            secondary_ca=secondary_ca,
-            symmetric_key=symmetric_key,
-            primary_key=primary_key,
-            secondary_key=secondary_key,
-        ),
-        initial_twin=initial_twin,
-        tags=tag or (),
-        desired=desired or (),
-        enabled=enable,
-        reprovision_policy=reprovision_policy,
-        edge=edge,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hub or (),
-        webhook_url=webhook_url,
-        webhook_api_version=webhook_api_version,
-    )
-    if changes == Changes():
-        raise typer.BadParameter("nothing to change: name at least one option, such as --disable")
-    requests = _requests(connection_string, data_directory)
-    existing = requests.get(group_id)
-    _show(requests.put(changed(existing, changes), etag or existing.get("etag")), output)
+    mechanism = attestation.changes(certificate)
+    changes = changes_of(mechanism, twin, allocation, enabled=enable, edge=edge, reprovision_policy=reprovision_policy)
+    GROUP.update(group_id, changes, server, output, etag)
 
 
 @app.command(name="list")
-def list_groups(
-    *,
-    top: Top = 1000,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def list_groups(*, top: Top = 1000, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """List the enrollment groups."""
-    groups = _requests(connection_string, data_directory).all(top)
-    if output is Format.JSON:
-        print_json(groups)
-        return
-    headers = ("EnrollmentGroupId", "Attestation", "Provisioning Status", "Created", "Last Updated")
-    print(table_text(headers, [_list_row(document) for document in groups]))
+    GROUP.print_all(server, output, top)
 
 
 @app.command()
-def show(
-    group_id: GroupId,
-    *,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def show(group_id: GroupId, *, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """Show an enrollment group and the facts of its certificates, but no symmetric key."""
-    document = _requests(connection_string, data_directory).get(group_id)
-    if output is Format.JSON:
-        print_json(document)
-    else:
-        print(record_text([*enrollment_rows(document), *attestation_rows(document)]))
+    GROUP.print_one(group_id, server, output)
 
 
 @app.command()
-def delete(
-    group_id: GroupId,
-    *,
-    etag: Etag = None,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def delete(group_id: GroupId, *, etag: Etag = None, server: ServerOptions) -> None:
     """Delete an enrollment group. Registration records and device identities stay (dps.md 4.9)."""
-    _requests(connection_string, data_directory).delete(group_id, etag)
-    print(f"deleted group {printable(group_id)}")
+    GROUP.delete(group_id, server, etag)
 
 
 @app.command()
-def keys(
-    group_id: GroupId,
-    *,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def keys(group_id: GroupId, *, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """Print the symmetric keys of a group. They stay with you: a device gets one derived from them."""
-    mechanism = _requests(connection_string, data_directory).keys(group_id)
-    if output is Format.JSON:
-        print_json(mechanism)
-    else:
-        print(record_text([("Attestation", mechanism.get("type")), *key_rows(mechanism)]))
+    GROUP.print_keys(group_id, server, output)
 
 
 @app.command(name="derive-key")
+@with_records
 def derive_key(
     group_id: GroupId,
     registration_id: Annotated[str, typer.Argument(help="Registration id of the device.", show_default=False)],
     *,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Print the key that a device of a symmetric key group has.
 
@@ -250,7 +139,7 @@ def derive_key(
     problem = registration_id_problem(registration_id)
     if problem is not None:
         raise CommandError(f"{printable(registration_id)!r} cannot be a registration id: {problem}")
-    mechanism = _requests(connection_string, data_directory).keys(group_id)
+    mechanism = GROUP.requests(server).keys(group_id)
     group_keys = mechanism.get("symmetricKey") or {}
     if not group_keys.get("primaryKey"):
         raise CommandError(
@@ -265,44 +154,15 @@ def derive_key(
 
 
 @app.command()
-def registrations(
-    group_id: GroupId,
-    *,
-    top: Top = 1000,
-    output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
+@with_records
+def registrations(group_id: GroupId, *, top: Top = 1000, output: Output = Format.TABLE, server: ServerOptions) -> None:
     """List the devices that registered by a group."""
-    records = _requests(connection_string, data_directory).registrations(group_id, top)
+    records = GROUP.requests(server).registrations(group_id, top)
     if output is Format.JSON:
         print_json(records)
         return
     headers = ("RegistrationId", "DeviceId", "AssignedHub", "Status", "Last Updated")
     print(table_text(headers, [_registration_row(record) for record in records]))
-
-
-def _requests(connection_string: str | None, data_directory: Path | None) -> "EnrollmentRequests":
-    from muster.cli.enrollment_requests import group_requests
-
-    return group_requests(connect(connection_string, data_directory))
-
-
-def _show(document: Document, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(document)
-    else:
-        print(record_text(enrollment_rows(document)))
-
-
-def _list_row(document: Document) -> tuple[object, ...]:
-    return (
-        document.get("enrollmentGroupId"),
-        attestation_text(document),
-        document.get("provisioningStatus"),
-        short_time(document.get("createdDateTimeUtc")),
-        short_time(document.get("lastUpdatedDateTimeUtc")),
-    )
 
 
 def _registration_row(record: Document) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ The only place of the command line, beside ``muster up``, that reads the environ
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,18 @@ DataDirectory = Annotated[
 ]
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """The options that say which server is meant, for ``cli/option_records.py``."""
+
+    connection_string: ConnectionString = None
+    data_directory: DataDirectory = None
+
+    def connect(self) -> "Client":
+        """A client of it. Raises CommandError."""
+        return connect(self.connection_string, self.data_directory)
 
 
 def find_target(connection_string: str | None, data_directory: Path | None) -> "Target":

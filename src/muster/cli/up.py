@@ -94,6 +94,13 @@ def up(
         str | None,
         typer.Option(help="postgresql://... to keep data there instead of in SQLite.", show_default=False),
     ] = None,
+    ca_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the CAs that issue certificates for devices, if not ca in the data directory.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -120,6 +127,7 @@ def up(
         trace=trace,
         portal_port=portal_port,
         database=database,
+        ca_directory=ca_dir,
         log_level=log_level.value,
         log_format=log_format.value,
     )

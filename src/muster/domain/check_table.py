@@ -13,12 +13,16 @@ import msgspec
 from muster.domain.errors import (
     ArgumentInvalidError,
     CaCertificateNotFoundError,
+    CertificateIssuanceFailedError,
+    CertificateRequestError,
     DeviceDisabledError,
+    EnrollmentNotFoundError,
     InvalidCertificateError,
     NoHubAvailableError,
     ServiceError,
     TokenExpiredError,
     UnauthorizedAccessError,
+    UnauthorizedError,
 )
 from muster.domain.report import Check, Outcome, refusals
 
@@ -63,6 +67,8 @@ def _refuse(check_id: str, title: str, error: type[ServiceError], evidence: str)
 def _warn(check_id: str, title: str, evidence: str) -> CheckRow:
     return CheckRow(check_id, title, Severity.WARN, None, evidence, "accepted")
 
+
+_TOLD_IN_THE_RECORD = "ours; told in the registration record"
 
 _ROWS = (
     # Which enrollment applies (dps.md 4.1, 4.9, 10).
@@ -241,6 +247,42 @@ _ROWS = (
         UnauthorizedAccessError,
         "inferred",
     ),
+    # A certificate signing request in a register (dps.md 1.3, 1.5).
+    _refuse(
+        "csr.api-version",
+        "the api-version is one that has csr",
+        CertificateRequestError,
+        "told in a client's source; number inferred",
+    ),
+    _refuse(
+        "csr.format",
+        "csr is base64 of a PKCS#10 request in DER",
+        CertificateRequestError,
+        "documented; number inferred",
+    ),
+    _warn("csr.policy", "the enrollment names a CA that issues", "inferred from clients, which look for a chain"),
+    _refuse("csr.signature", "the request is signed by the key in it", CertificateRequestError, "inferred"),
+    _refuse("csr.key", "the key of the request can be certified", CertificateRequestError, "inferred"),
+    _refuse(
+        "csr.common-name",
+        "the common name of the request is the registration id, ignoring case",
+        CertificateRequestError,
+        "documented; number inferred",
+    ),
+    _refuse("csr.ca", "the request is not for a CA", CertificateIssuanceFailedError, _TOLD_IN_THE_RECORD),
+    _refuse(
+        "csr.extended-key-usage",
+        "the profile has every extended key usage that the request asks for",
+        CertificateIssuanceFailedError,
+        _TOLD_IN_THE_RECORD,
+    ),
+    _refuse(
+        "csr.alternative-name",
+        "the profile takes every alternative name that the request asks for",
+        CertificateIssuanceFailedError,
+        _TOLD_IN_THE_RECORD,
+    ),
+    _refuse("csr.issued", "the CA issued a certificate", CertificateIssuanceFailedError, _TOLD_IN_THE_RECORD),
     # Where the device goes (dps.md 5).
     _refuse(
         "allocation.hub-available",
@@ -309,7 +351,7 @@ _ROWS = (
         "sas.derived-key",
         "the token is signed with the key derived for the registration id from that of a group",
         UnauthorizedAccessError,
-        "seen; over MQTT 401000",
+        "seen",
     ),
     _refuse("sas.policy", "the shared access policy exists", UnauthorizedAccessError, "inferred"),
     _refuse("sas.right", "the shared access policy has the right", UnauthorizedAccessError, "seen"),
@@ -345,6 +387,25 @@ def verdict(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     """
     errors = (CHECKS[refused.id].error for refused in refusals(checks))
     return next((error for error in errors if error is not None), None)
+
+
+def device_verdict(
+    checks: tuple[Check, ...], *, by_tpm: bool, by_key: bool, over_mqtt: bool
+) -> type[ServiceError] | None:
+    """``verdict`` as a device of DPS is told it, which depends on what it came with (dps.md 4.1, 4.6, 11).
+
+    A key that fails in whatever way is 401000 over MQTT and 401002 elsewhere; a TPM that nobody enrolled is not found.
+    """
+    error = verdict(checks)
+    if error is None:
+        return None
+    first = refusals(checks)[0].id
+    nobody = first == "enrollment.exists"
+    if nobody and by_tpm:
+        return EnrollmentNotFoundError
+    if first.startswith("sas.") or (nobody and by_key):
+        return UnauthorizedError if over_mqtt else UnauthorizedAccessError
+    return error
 
 
 def quoted(text: str, limit: int = 128) -> str:

@@ -5,8 +5,9 @@ Both are the same in all but their id, their registration state and the mechanis
 (``attestation.py``), storing.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -18,10 +19,12 @@ from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
 from muster.domain.twin import InitialTwin, JsonObject
 from muster.domain.twin_rules import require_valid
+from muster.pki.certificate_profiles import DEVICE
 
 ProvisioningStatus = Literal["enabled", "disabled"]
 Kind = Literal["individual", "group"]
 
+_POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TWIN_MODEL_MEMBERS = ("version", "count", "metadata")
 _ID_MEMBERS: dict[Kind, str] = {"individual": "registrationId", "group": "enrollmentGroupId"}
 
@@ -44,6 +47,13 @@ class CustomAllocation(msgspec.Struct, rename="camel"):
     api_version: str = ""
 
 
+class IssuancePolicy(NamedTuple):
+    """The name of a CA of this Muster's, and that of the profile by which it issues for devices."""
+
+    authority: str
+    profile: str = DEVICE
+
+
 class EnrollmentBody(Wire):
     """A PUT body. Read-only members that clients send back are not listed, and so ignored (dps.md 9.2, 20)."""
 
@@ -61,6 +71,10 @@ class EnrollmentBody(Wire):
     allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
     custom_allocation_definition: CustomAllocation | None = None
+    credential_policy_name: str | None = None
+    namespace_name: str | None = None
+    certificate_authority_name: str | None = None
+    certificate_policy_name: str | None = None
 
     @property
     def id(self) -> str | None:
@@ -80,6 +94,10 @@ class EnrollmentDocument(Wire):
     allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
     custom_allocation: CustomAllocation | None = None
+    credential_policy_name: str | None = None
+    namespace_name: str | None = None
+    certificate_authority_name: str | None = None
+    certificate_policy_name: str | None = None
 
 
 class Enrollment(msgspec.Struct, frozen=True):
@@ -111,6 +129,14 @@ class Enrollment(msgspec.Struct, frozen=True):
     def device_id(self, registration_id: str) -> str:
         """The device id in the hub of a device that registers as ``registration_id`` (dps.md 4.2)."""
         return self.document.device_id or (self.id if self.kind == "individual" else registration_id)
+
+    @property
+    def issuance_policy(self) -> IssuancePolicy | None:
+        """The CA that issues for its devices; None when there is none."""
+        document = self.document
+        if document.certificate_authority_name and document.certificate_policy_name:
+            return IssuancePolicy(document.certificate_authority_name, document.certificate_policy_name)
+        return IssuancePolicy(document.credential_policy_name) if document.credential_policy_name else None
 
     def policy(self, of_service: PolicyName) -> PolicyName:
         """The allocation policy: its own, static for a named legacy hub, or that of the service (dps.md 5.2)."""
@@ -144,6 +170,7 @@ def read_document(
         allocation_policy=body.allocation_policy,
         iot_hubs=body.iot_hubs or None,
         custom_allocation=_with_known_url(custom, stored),
+        **_read_issuance(body),
     )
 
 
@@ -189,6 +216,32 @@ def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
     if not custom.webhook_url.startswith(("https://", "http://")):
         raise ArgumentInvalidError("customAllocationDefinition.webhookUrl must begin with https:// or http://.")
     return custom
+
+
+def _read_issuance(body: EnrollmentBody) -> dict[str, str | None]:
+    """The members that name the CA which issues for devices: one in the preview, three since (dps.md 6.2)."""
+    names = {
+        "credential_policy_name": body.credential_policy_name or None,
+        "namespace_name": body.namespace_name or None,
+        "certificate_authority_name": body.certificate_authority_name or None,
+        "certificate_policy_name": body.certificate_policy_name or None,
+    }
+    policy, *reference = names.values()
+    if any(reference) and not all(reference):
+        raise ArgumentInvalidError(
+            "namespaceName, certificateAuthorityName and certificatePolicyName are given together, or none of them."
+        )
+    if policy and any(reference):
+        raise ArgumentInvalidError(
+            "credentialPolicyName is the former way to name what certificateAuthorityName does: give one of them."
+        )
+    for name in filter(None, names.values()):
+        if _POLICY_NAME.fullmatch(name) is None:
+            raise ArgumentInvalidError(
+                f"{name!r} cannot name a certificate authority or policy: 1 to 64 characters of A-Z a-z 0-9 . _ - are"
+                " allowed, the first of them a letter or digit."
+            )
+    return names
 
 
 def _with_known_url(custom: CustomAllocation | None, stored: EnrollmentDocument | None) -> CustomAllocation | None:
@@ -250,6 +303,10 @@ def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any
         "allocationPolicy": document.allocation_policy,
         "iotHubs": document.iot_hubs,
         "customAllocationDefinition": msgspec.to_builtins(custom) if custom else None,
+        "credentialPolicyName": document.credential_policy_name,
+        "namespaceName": document.namespace_name,
+        "certificateAuthorityName": document.certificate_authority_name,
+        "certificatePolicyName": document.certificate_policy_name,
     }
     return {key: value for key, value in view.items() if value is not None}
 

@@ -9,7 +9,8 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
                                     StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
-                                    CustomAllocationUnauthorizedError DeviceDefinedTwiceError
+                                    CustomAllocationUnauthorizedError CertificateRequestError
+                                    CertificateIssuanceFailedError DeviceDefinedTwiceError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -31,6 +32,8 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 """
 
 from typing import ClassVar
+
+from muster.pki.problem import Problem
 
 
 class ServiceError(Exception):
@@ -128,6 +131,26 @@ class CustomAllocationUnauthorizedError(BadRequestError):
     code = 400209
     name = "CustomAllocationUnauthorizedAccess"
     message = "The custom allocation webhook answered 401."
+
+
+class CertificateRequestError(BadRequestError):
+    """DPS: ``csr`` in a register request cannot be taken; the number is inferred (dps.md 1.3)."""
+
+    code = 400004
+    name = "InvalidCertificateRequest"
+    message = "Invalid certificate signing request."
+
+
+class CertificateIssuanceFailedError(BadRequestError):
+    """DPS: no certificate could be issued; the number is ours. ``problems`` has each reason on its own."""
+
+    code = 400211
+    name = "CertificateIssuanceFailed"
+    message = "Certificate issuance failed."
+
+    def __init__(self, message: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class UnauthorizedError(ServiceError):

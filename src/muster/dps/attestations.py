@@ -24,10 +24,12 @@ KEY_NAMES = ("", "registration")
 
 @dataclass(frozen=True, slots=True)
 class DeviceLogin:
-    """Who a device says it is, on one connection."""
+    """Who a device says it is, on one connection, and the version of the API that it speaks."""
 
     id_scope: str
     registration_id: str
+    api_version: str = ""
+    over_mqtt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,16 @@ class RegistrationRecords:
         row = await self._database.fetch_one(_ASSIGNING, id_scope=id_scope, key=key, operation=operation)
         return (_registration(row), row[14]) if row else None
 
+    async def context_in(self, tx: Transaction, id_scope: str, key: str) -> str:
+        """The context of a record that is there."""
+        row = await tx.fetch_one(
+            "SELECT context FROM registration WHERE id_scope = :id_scope AND registration_key = :key",
+            id_scope=id_scope,
+            key=key,
+        )
+        assert row is not None, "the record is there, and locked"
+        return str(row[0])
+
     async def assigning_in(self, tx: Transaction, id_scope: str, key: str, operation: str) -> Registration | None:
         """The record, locked, while ``operation`` is still to be finished."""
         row = await tx.fetch_one(_ASSIGNING + " {for_update}", id_scope=id_scope, key=key, operation=operation)

@@ -74,6 +74,8 @@ def validity(now: int, days: int, issuer: x509.Certificate | None = None, *, sho
     if issuer is None:
         return Validity(start, end)
     latest = microseconds(issuer.not_valid_after_utc)
+    if shorten and latest <= begin:
+        raise AuthorityError(f"the CA has expired: its certificate was valid until {issuer.not_valid_after_utc}")
     return Validity(max(start, microseconds(issuer.not_valid_before_utc)), min(end, latest) if shorten else end)
 
 

@@ -73,7 +73,6 @@ class Server:
         tracer = Tracer(self._options.trace, self._clock) if self._options.trace else None
         if tracer is not None:
             stack.callback(tracer.close)
-        host_names = frozenset({self._place.host, *self._place.names, "localhost", "127.0.0.1", "::1"})
         protocols = self._protocols()
         stack.push_async_callback(self._https.finish, DRAIN_SECONDS)
         listener = Listener(
@@ -82,7 +81,7 @@ class Server:
             tap_factory=tracer.tap if tracer else None,
         )
         stack.push_async_callback(listener.drain, DRAIN_SECONDS)
-        portal = self._portal(host_names)
+        portal = self._portal(frozenset({self._place.host, *self._hosts.hosts}))
         pages = HttpFactory(portal, clock=self._clock)
         stack.push_async_callback(pages.finish, DRAIN_SECONDS)
         portal_listener = Listener(Protocols(http=pages), tls=None)

@@ -6,6 +6,7 @@ Not here: rules of any service.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from muster.bus.bus import LocalBus
 from muster.config import (
@@ -18,9 +19,11 @@ from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
 from muster.dps.allocations import Allocations
+from muster.dps.assignments import Assignments
 from muster.dps.attestations import Attestations
 from muster.dps.enrollments import Enrollments
 from muster.dps.groups import CA_CERTIFICATES, GroupIndex
+from muster.dps.issuances import Issuances
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
@@ -94,7 +97,9 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
     database = await _open_database(options, directory)
     try:
         await migrate(database, clock())
-        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
+        services = build_services(
+            database, LocalBus(), clock, os.urandom, HttpWebhook(), options.ca_directory or directory.ca_directory
+        )
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
@@ -114,8 +119,10 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
         raise ConfigurationError(f"The database cannot be opened: {error}") from error
 
 
-def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
-    """Every service on an open, migrated database."""
+def build_services(
+    database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook, ca_directory: Path
+) -> Services:
+    """Every service on an open, migrated database. ``ca_directory``: where the CAs are that issue for devices."""
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
@@ -132,6 +139,21 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     attestations = Attestations(provisioning, enrollments, index, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
+    issuances = Issuances(ca_directory, clock)
+    assignments = Assignments(
+        database,
+        provisioning,
+        enrollments,
+        groups,
+        records,
+        allocations,
+        challenges,
+        issuances,
+        devices,
+        reports,
+        clock,
+        entropy,
+    )
     registrations = Registrations(
         database,
         provisioning,
@@ -139,9 +161,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         groups,
         records,
         attestations,
-        allocations,
         challenges,
-        devices,
+        assignments,
         reports,
         clock,
         entropy,

@@ -27,7 +27,7 @@ def test_the_documented_commands_run(commands):
         name, *arguments = words[1:]
         assert commands.run(name, *arguments).exit_code == 0, line
         ran += 1
-    assert ran == 14
+    assert ran == 16
     assert (commands.path / "devices" / "dev-04.fullchain.pem").exists()
 
 

@@ -285,6 +285,33 @@ def test_a_webhook_asks_for_the_custom_policy():
     assert document["customAllocationDefinition"]["apiVersion"] == "2019-03-31"
 
 
+def test_an_issuing_ca():
+    document = changed(GROUP, Changes(issuing_ca="line-a"))
+    names = {"namespaceName": "muster", "certificateAuthorityName": "line-a", "certificatePolicyName": "device"}
+    assert names.items() <= document.items()
+    rows = dict(enrollment_rows(document))
+    assert (rows["Issuing CA"], rows["Certificate Policy"]) == ("line-a", "device")
+
+    other = changed(document, Changes(certificate_policy="gateway"))
+    assert (other["certificateAuthorityName"], other["certificatePolicyName"]) == ("line-a", "gateway")
+    assert changed(other, Changes(issuing_ca="line-b"))["certificatePolicyName"] == "gateway"
+    assert changed(other, Changes(issuing_ca="")) == GROUP
+    assert "Issuing CA" not in dict(enrollment_rows(GROUP))
+
+
+def test_an_issuing_ca_that_was_named_as_in_the_preview():
+    former = {**GROUP, "credentialPolicyName": "line-a"}
+    assert dict(enrollment_rows(former))["Issuing CA"] == "line-a"
+    document = changed(former, Changes(certificate_policy="gateway"))
+    assert (document["certificateAuthorityName"], document["certificatePolicyName"]) == ("line-a", "gateway")
+    assert "credentialPolicyName" not in document
+
+
+def test_a_certificate_policy_is_that_of_a_ca():
+    with pytest.raises(CommandError, match="--certificate-policy is for a CA"):
+        changed(GROUP, Changes(certificate_policy="gateway"))
+
+
 def test_a_group_is_shown_with_its_keys_as_far_as_the_answer_has_them():
     keys = {"primaryKey": "MQ==", "secondaryKey": "Mg=="}
     document = {**GROUP, "attestation": {"type": "symmetricKey", "symmetricKey": keys}}

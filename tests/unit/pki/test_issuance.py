@@ -65,6 +65,13 @@ def test_dates_lie_within_those_of_the_ca():
     assert validity(NOW + 5 * DAY, 10, ca) == (NOW + 4 * DAY, NOW + 15 * DAY)
 
 
+def test_a_ca_that_has_expired_certifies_nothing():
+    end = microseconds(root().certificate.not_valid_after_utc)
+    with pytest.raises(AuthorityError, match="the CA has expired"):
+        validity(end, 10, root().certificate)
+    assert validity(end - 1_000_000, 10, root().certificate).not_after == end
+
+
 @pytest.mark.parametrize(("days", "reason"), [(0, "at least 1 day"), (10**7, "beyond the year 9999"), (10**30, "9999")])
 def test_dates_that_cannot_be(days, reason):
     with pytest.raises(AuthorityError, match=reason):

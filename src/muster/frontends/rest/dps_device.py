@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from muster.domain.errors import ServiceError, TpmChallengeError, UnsupportedMediaTypeError
+from muster.domain.documents import decode
+from muster.domain.errors import ArgumentInvalidError, ServiceError, TpmChallengeError, UnsupportedMediaTypeError
 from muster.domain.registration import RETRY_AFTER, operation_view, state_view
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registration_records import RegistrationRecords
-from muster.dps.registrations import Registrations
+from muster.dps.registrations import RegisterBody, Registrations
 from muster.dps.services import ProvisioningServices
 from muster.frontends import status
 from muster.frontends.rest import requests
@@ -44,36 +45,40 @@ class DpsDeviceApi:
 
     async def register(self, request: Request) -> Response:
         """Always 202: two clients accept nothing else (dps.md 1.1)."""
-        requests.require_api_version(request)
+        login = _login(request)
         _require_json(request)
         body = await requests.read_body(request)
-        operation = await self.registrations.register(_login(request), requests.credential(request), body)
+        operation = await self.registrations.register(login, requests.credential(request), body)
         view = {"operationId": operation.registration.operation_id, "status": "assigning"}
         location = f"https://{requests.host(request)}{request.scope['path']}"
-        return _response(view, _ACCEPTED, {"Location": location})
+        return _response(view, _ACCEPTED, {"Location": location, "x-ms-request-id": operation.tracking_id})
 
     async def poll(self, request: Request) -> Response:
         """202 while assigning, 200 when finished in whatever way. A body, which one client sends, is ignored."""
-        requests.require_api_version(request)
         login = _login(request)
         operation = await self.registrations.poll(login, requests.credential(request), request.path_params["operation"])
         view = operation_view(operation.registration, operation.hub_host)
         return _response(view, _ACCEPTED if operation.registration.status == "assigning" else _FINISHED)
 
     async def look_up(self, request: Request) -> Response:
-        """The current record of the device that asks (dps.md 1.1)."""
-        requests.require_api_version(request)
+        """The current record of the device that asks, without a chain that was issued to it (dps.md 1.1, 1.5)."""
         login = _login(request)
+        body = await requests.read_body(request)
+        if body.strip() and decode(body, RegisterBody).csr is not None:
+            raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")
         await self.registrations.require_credential(login, requests.credential(request))
         service = self.services.find(login.id_scope)
         assert service is not None, "the credential was judged by it"
         registration = await self.records.get(service.id_scope, login.registration_id)
         shown = registration.attestation if registration.status != "assigning" else {}
-        return _response({**shown, **state_view(registration, service.hub_host(registration.assigned_hub))}, _FINISHED)
+        view = {**shown, **state_view(registration, service.hub_host(registration.assigned_hub))}
+        view.pop("issuedCertificateChain", None)
+        return _response(view, _FINISHED)
 
 
 def _login(request: Request) -> DeviceLogin:
-    return DeviceLogin(request.path_params["scope"], request.path_params["id"])
+    version = requests.require_api_version(request)
+    return DeviceLogin(request.path_params["scope"], request.path_params["id"], version)
 
 
 def _require_json(request: Request) -> None:

@@ -157,6 +157,8 @@ class Guard:
                 operation.failed(tracking_id)
                 return self._error(ServerError(), tracking_id, body)
             operation.finished(response.status_code)
+            if "x-ms-request-id" not in response.headers:
+                response.headers["x-ms-request-id"] = self._new_tracking_id()
             return response
 
         return guarded
