@@ -14,7 +14,9 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 ROOT = typer.main.get_command(app)
 
 _BLOCK = re.compile(r"^```.*?^```|(?:^(?: {4}|\t).*\n)+", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"(?:^\s*(?:\$ |sudo )?|[;&|(] ?)muster (?P<arguments>[^|>#;&)\n]*)", re.MULTILINE)
+_COMMAND = re.compile(
+    r"(?:^\s*(?:\$ |sudo )?|[;&|(] ?)muster (?P<arguments>(?:\"[^\"\n]*\"|'[^'\n]*'|[^|>#;&)\n\"'])*)", re.MULTILINE
+)
 
 
 def documented():
