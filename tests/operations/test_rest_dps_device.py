@@ -340,8 +340,9 @@ async def test_a_tpm(services: Services, api: RestClient) -> None:
 
 
 async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -> None:
-    """It gets an ordinary refusal, which has no key."""
+    """It gets an ordinary refusal with the number of its own (dps.md 4.6), which has no key."""
     stranger = TpmDevice(api, services, software_tpm(1))
     refused = await stranger.register(stranger.body)
-    assert refused.status == 401
+    assert refused.status == 404
+    assert json.loads(refused.body)["errorCode"] == 404201
     assert "authenticationKey" not in json.loads(refused.body)

@@ -13,7 +13,9 @@ import msgspec
 from muster.domain.errors import (
     ArgumentInvalidError,
     CaCertificateNotFoundError,
+    CustomAllocationFailedError,
     DeviceDisabledError,
+    EnrollmentNotFoundError,
     InvalidCertificateError,
     NoHubAvailableError,
     ServiceError,
@@ -82,6 +84,18 @@ _ROWS = (
         "enrollment.exists",
         "an enrollment applies to the registration id",
         CaCertificateNotFoundError,
+        "seen",
+    ),
+    _refuse(
+        "enrollment.exists-for-key",
+        "an enrollment applies to a device with a key",
+        UnauthorizedAccessError,
+        "seen; over MQTT 401000",
+    ),
+    _refuse(
+        "enrollment.exists-for-tpm",
+        "an individual enrollment applies to a device with a TPM",
+        EnrollmentNotFoundError,
         "seen",
     ),
     CheckRow(
@@ -248,13 +262,11 @@ _ROWS = (
         NoHubAvailableError,
         "documented; told in the registration record, number inferred",
     ),
-    CheckRow(
+    _refuse(
         "allocation.webhook-answer",
         "the custom allocation webhook named a linked hub",
-        Severity.REFUSE,
-        None,
-        "seen; told in the registration record",
-        "400207 Custom allocation failed with status code: N",
+        CustomAllocationFailedError,
+        "seen; told in the registration record, with what happened; 400208 without a linked hub, 400209 after a 401",
     ),
     # The hub (hub-device.md 2.4, 2.5, 17).
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),

@@ -26,6 +26,9 @@ from muster.domain.errors import (
     RegistrationNotFoundError,
     ServerError,
     ServiceError,
+    TokenExpiredError,
+    UnauthorizedAccessError,
+    UnauthorizedError,
 )
 from muster.domain.etag import document_etag
 from muster.domain.registration import Registration, Substatus, is_operation_of, operation_id
@@ -155,11 +158,10 @@ class Registrations:
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
-        error = verdict(checks)
+        error = _refusal(checks)
         if error is not None or found.service is None or found.enrollment is None:
             assert error is not None, "a refusal names its error"
-            answer = f"{error.code} {error.message}"
-            await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), answer))
+            await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _told(error)))
             raise error(tracking_id=tracking_id)
         context = _context(found.enrollment, credential, request, attempt, tracking_id)
         report = _remark(attempt, checks, tracking_id, self._clock())
@@ -428,14 +430,25 @@ class Registrations:
     async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
         """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""
         found = await self._attestations.judge(login, credential)
-        error = verdict(found.checks)
+        error = _refusal(found.checks)
         if error is None:
             return
         tracking_id = self._reports.new_tracking_id()
         attempt = Attempt("dps", login.id_scope, "poll", login.registration_id, credential.describe(), credential.peer)
-        answer = f"{error.code} {error.message}"
-        await self._reports.record(refused_report(attempt, found.checks, tracking_id, self._clock(), answer))
+        await self._reports.record(refused_report(attempt, found.checks, tracking_id, self._clock(), _told(error)))
         raise error(tracking_id=tracking_id)
+
+
+def _refusal(checks: tuple[Check, ...]) -> type[ServiceError] | None:
+    """The error to raise. This service has one number for every fault of a token; 401003 is the hub's (dps.md 6.9)."""
+    error = verdict(checks)
+    return UnauthorizedAccessError if error is TokenExpiredError else error
+
+
+def _told(error: type[ServiceError]) -> str:
+    """What the device is told, as reports say it."""
+    over_mqtt = f", over MQTT {UnauthorizedError.code}" if error is UnauthorizedAccessError else ""
+    return f"{error.code} {error.message}{over_mqtt}"
 
 
 def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
