@@ -60,7 +60,7 @@ class Device:
     async def poll(self, operation_id: str, body: bytes = b"", **headers: str) -> Answer:
         return await self.ask("GET", f"{self.path}/operations/{operation_id}?{VERSION}", body, **headers)
 
-    async def look_up(self, body: bytes = b"") -> Answer:
+    async def look_up(self, body: object = b"") -> Answer:
         return await self.ask("POST", f"{self.path}?{VERSION}", body)
 
     async def ask(self, method: str, target: str, body: object = b"", **headers: Any) -> Answer:
@@ -233,6 +233,17 @@ async def test_the_extension_looks_up(services: Services, api: RestClient) -> No
     assert (await device.look_up(BODY)).json["assignedHub"] == services.hub.host_name
 
 
+async def test_bodies_of_a_lookup(services: Services, api: RestClient) -> None:
+    """It is the same record as to register with, without a signing request (dps.md 1.3)."""
+    device = Device(api, token(services))
+    await device.register()
+    await services.registrations.stop()
+    require_refused(await device.look_up({"registrationId": "another"}), 400004)
+    require_refused(await device.look_up({"registrationId": "pump-17", "csr": "MIIB"}), 400004)
+    require_refused(await device.look_up(b"{"), 400006)
+    assert (await device.look_up({"registrationId": "PUMP-17", "payload": None})).status == 200
+
+
 async def test_a_derived_key_and_an_encoded_id(services: Services, api: RestClient) -> None:
     """Segments of the path may be encoded; the group is named in the answer."""
     await services.enroll_group("fleet", ATTESTATION)
@@ -334,6 +345,12 @@ async def test_a_tpm(services: Services, api: RestClient) -> None:
     assert state["status"] == "assigned"
     key, _ = tpm.activate(base64.b64decode(state["tpm"]["authenticationKey"]))
     assert len(key) == 32
+
+    # A lookup is challenged in the same way.
+    challenge = await first.look_up(first.body)
+    nonce, _ = tpm.activate(base64.b64decode(challenge.json["authenticationKey"]))
+    found = await TpmDevice(api, services, tpm, first.sign(nonce)).look_up(first.body)
+    assert (found.status, found.json["registrationId"]) == (200, first.registration_id)
 
     wrong = TpmDevice(api, services, tpm, first.sign(hashlib.sha256(nonce).digest()))
     assert (await wrong.register(wrong.body)).status == 401

@@ -35,7 +35,7 @@ from muster.domain.registration import Registration, Substatus, is_operation_of,
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
 from muster.dps.allocations import Allocation, Allocations
-from muster.dps.attestations import Attestations, DeviceLogin, device_keys
+from muster.dps.attestations import Attestations, DeviceLogin, Verdict, device_keys
 from muster.dps.enrollments import Enrollments
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
@@ -142,19 +142,10 @@ class Registrations:
         contradicts the login; TpmChallengeError for a TPM that has to prove itself first.
         """
         tracking_id = self._reports.new_tracking_id()
-        request = decode(body, RegisterBody) if body.strip() else RegisterBody()
-        _require_same_id(login, request)
+        request = _read_request(login, body)
         if request.csr:
             raise ArgumentInvalidError("csr is not served by this version.")
-        found = await self._attestations.judge(login, credential, tpm=request.tpm is not None)
-        checks = found.checks
-        if (
-            found.enrollment is not None
-            and found.service is not None
-            and request.tpm is not None
-            and not refusals(checks)
-        ):
-            checks += await self._tpm_challenges.judge(found.service, found.enrollment, login, credential, request.tpm)
+        found, checks = await self._judge(login, credential, request.tpm)
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
@@ -170,6 +161,16 @@ class Registrations:
             key = registration_id_key(registration.registration_id)
             self._assign_soon(found.service.id_scope, key, registration.operation_id)
         return Operation(registration, None, tracking_id)
+
+    async def _judge(
+        self, login: DeviceLogin, credential: Credential, tpm: TpmOffer | None
+    ) -> tuple[Verdict, tuple[Check, ...]]:
+        """The verdict, and all checks, those of a TPM included. Raises as ``TpmChallenges.judge``."""
+        found = await self._attestations.judge(login, credential, tpm=tpm is not None)
+        if found.service is None or found.enrollment is None or tpm is None or refusals(found.checks):
+            return found, found.checks
+        challenged = await self._tpm_challenges.judge(found.service, found.enrollment, login, credential, tpm)
+        return found, found.checks + challenged
 
     async def _begin(
         self,
@@ -427,15 +428,21 @@ class Registrations:
             await self.require_credential(login, credential)
         return found
 
-    async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
-        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""
-        found = await self._attestations.judge(login, credential)
-        error = _refusal(found.checks)
+    async def require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
+        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report.
+
+        ``body`` is that of a lookup, the same as to register with; only a TPM's keys matter in it.
+        """
+        request = _read_request(login, body)
+        if request.csr:
+            raise ArgumentInvalidError("csr is for registering, not for looking up.")
+        _, checks = await self._judge(login, credential, request.tpm)
+        error = _refusal(checks)
         if error is None:
             return
         tracking_id = self._reports.new_tracking_id()
         attempt = Attempt("dps", login.id_scope, "poll", login.registration_id, credential.describe(), credential.peer)
-        await self._reports.record(refused_report(attempt, found.checks, tracking_id, self._clock(), _told(error)))
+        await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _told(error)))
         raise error(tracking_id=tracking_id)
 
 
@@ -451,10 +458,13 @@ def _told(error: type[ServiceError]) -> str:
     return f"{error.code} {error.message}{over_mqtt}"
 
 
-def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
+def _read_request(login: DeviceLogin, body: bytes) -> RegisterBody:
+    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login."""
+    request = decode(body, RegisterBody) if body.strip() else RegisterBody()
     sent = request.registration_id
     if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
         raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
+    return request
 
 
 def _context(

@@ -61,10 +61,11 @@ class DpsDeviceApi:
         return _response(view, _ACCEPTED if operation.registration.status == "assigning" else _FINISHED)
 
     async def look_up(self, request: Request) -> Response:
-        """The current record of the device that asks (dps.md 1.1)."""
+        """The current record of the device that asks (dps.md 1.1, 1.3)."""
         requests.require_api_version(request)
         login = _login(request)
-        await self.registrations.require_credential(login, requests.credential(request))
+        body = await requests.read_body(request)
+        await self.registrations.require_credential(login, requests.credential(request), body)
         service = self.services.find(login.id_scope)
         assert service is not None, "the credential was judged by it"
         registration = await self.records.get(service.id_scope, login.registration_id)
