@@ -9,7 +9,7 @@ import pytest
 from tests.support.fix_checks import Explain, Told, Wire, provokes
 from tests.support.fix_clients import HttpsClient, SdkError
 from tests.support.fix_node import NodeClient, OpenNodeClient
-from tests.support.fix_pki import other_self_signed, self_signed
+from tests.support.fix_pki import Identity, issue, other_self_signed, self_signed
 from tests.support.fix_server import ID_SCOPE, MusterServer
 from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, running_swtpm, software_tpm
 
@@ -114,6 +114,56 @@ def test_certificate(muster: MusterServer, https: HttpsClient, device: NodeClien
     results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
     require_assigned(muster, results, "node-x509")
     require_telemetry(https, device, "node-x509", files)
+
+
+@pytest.fixture(scope="module")
+def authority(muster: MusterServer, tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """A root that was uploaded as ``node-root``, and whose possession was proved."""
+    root = issue("node root", is_ca=True)
+    certificate, key = root.write(tmp_path_factory.mktemp("authority"))
+    muster.cli("certificate", "upload", str(certificate), "--name", "node-root", "--verify", "--key", str(key))
+    return root
+
+
+def with_chains(wanted: list[dict[str, Any]], line: Identity, directory: Path) -> list[dict[str, str]]:
+    """The files of a certificate under ``line`` for each, the chain without the root, which is known."""
+    found = []
+    for request in wanted:
+        name = request["registrationId"]
+        leaf = issue(name, line)
+        certificate, key = Identity(leaf.certificate, leaf.key, leaf.chain[:1]).write(directory, name)
+        found.append({"certificate": str(certificate), "key": str(key)})
+    return found
+
+
+def test_group_with_certificates(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, authority: Identity, tmp_path: Path
+) -> None:
+    """The intermediate is the group's; this SDK sends the chain that stands in its file."""
+    line = issue("node line", authority, is_ca=True)
+    certificates = {"primary": {"certificate": line.certificate_pem.decode()}}
+    https.enroll_group("node-line", attestation={"type": "x509", "x509": {"signingCertificates": certificates}})
+    wanted = requests("node-chain")
+    files = with_chains(wanted, line, tmp_path)
+    results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
+    require_assigned(muster, results, "node-chain")
+    assert {result["x509"]["enrollmentGroupId"] for result in results} == {"node-line"}
+    require_telemetry(https, device, "node-chain", files)
+
+
+def test_references_to_a_ca(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, authority: Identity, tmp_path: Path
+) -> None:
+    """Individual enrollments by the CA that was uploaded, at whatever distance."""
+    line = issue("node other line", authority, is_ca=True)
+    wanted = requests("node-by-ca")
+    for request in wanted:
+        references = {"caReferences": {"primary": "node-root"}}
+        https.enroll_by(request["registrationId"], attestation={"type": "x509", "x509": references})
+    files = with_chains(wanted, line, tmp_path)
+    results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
+    require_assigned(muster, results, "node-by-ca")
+    require_telemetry(https, device, "node-by-ca", files)
 
 
 def test_a_wrong_key(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:

@@ -17,13 +17,14 @@ from muster.cli.main import app
 from muster.domain.check_table import CHECKS
 from muster.domain.errors import UnauthorizedAccessError, UnauthorizedError
 from muster.frontends.trace import TracedConnection, load_trace
-from muster.wire.mqtt_decoder import decode_all
+from muster.wire.mqtt_decoder import decode_all, decode_remaining_length
 from muster.wire.mqtt_packets import Connack, Connect, Packet, Publish
 from tests.support.fix_server import MusterServer, free_address
 
 provokes = pytest.mark.provokes
 
 _RESPONSE = re.compile(rb"\$dps/registrations/res/(\d+)/")
+_TOPIC = re.compile(rb"\$dps/registrations/(?:res/)?(PUT|GET|\d+)/")
 _HTTP_HEAD = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r]+\r\n)*)\r\n")
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -63,6 +64,21 @@ class Wire:
         """The return code that a client got last."""
         return [packet.return_code for packet in self._sent_to(device_id) if isinstance(packet, Connack)][-1]
 
+    def connection(self, client_id: str) -> TracedConnection:
+        """The last one of that client. MQTT on TCP."""
+        return [one for one in load_trace(self._trace) if _client_id(one) == client_id][-1]
+
+    def moments(self, registration_id: str) -> list[tuple[str, float]]:
+        """Of the last connection of that client: what it asked (``PUT``, ``GET``) and was told (``202``, ``200``), with
+        the seconds since its first question.
+        """
+        found = [
+            (word[1].decode(), record.time)  # a question comes in one read, and an answer leaves in one write
+            for record in self.connection(registration_id).records
+            for word in _TOPIC.finditer(record.data)
+        ]
+        return [(word, (moment - found[0][1]) / 1_000_000) for word, moment in found]
+
     def https(self, path: str) -> list[Told]:
         """The JSON answers on connections that asked for ``path`` among others, in their order."""
         found = []
@@ -77,11 +93,7 @@ class Wire:
 
     def _sent_to(self, client_id: str) -> Iterator[Packet]:
         for connection in load_trace(self._trace):
-            received = _said(connection, "received")
-            if received[:1] != b"\x10":
-                continue
-            (connect,) = decode_all(received[: 2 + received[1]] if received[1] < 0x80 else received[: _long(received)])
-            if isinstance(connect, Connect) and connect.client_id == client_id:
+            if _client_id(connection) == client_id:
                 yield from decode_all(_said(connection, "sent"))
 
 
@@ -89,9 +101,14 @@ def _said(connection: TracedConnection, direction: str) -> bytes:
     return b"".join(record.data for record in connection.records if record.direction == direction)
 
 
-def _long(packet: bytes) -> int:
-    """The size of a packet with two bytes of length."""
-    return 3 + (packet[1] & 0x7F) + (packet[2] << 7)
+def _client_id(connection: TracedConnection) -> str | None:
+    """The client id of an MQTT connection."""
+    received = _said(connection, "received")
+    if received[:1] != b"\x10":
+        return None
+    length, body = decode_remaining_length(received, 1)
+    (connect,) = decode_all(received[: body + length])
+    return connect.client_id if isinstance(connect, Connect) else None
 
 
 @pytest.fixture(scope="module")

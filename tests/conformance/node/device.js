@@ -30,12 +30,12 @@ function certificate({ certificate, key }) {
 }
 
 /** The whole result of a registration: with ``symmetricKey``, the files of a certificate, a TPM, or nothing (``bare``). */
-async function register({ registrationId, idScope, transport, symmetricKey, tpm, bare, payload, ...files }) {
+async function register({ registrationId, idScope, transport, symmetricKey, tpm, bare, payload, host = HOST, ...files }) {
   let security;
   if (tpm) security = tpms[tpm];
   else if (symmetricKey) security = new SymmetricKeySecurityClient(registrationId, symmetricKey);
   else security = new X509Security(registrationId, bare ? {} : certificate(files));
-  const client = ProvisioningDeviceClient.create(HOST, idScope, new TRANSPORTS[transport](), security);
+  const client = ProvisioningDeviceClient.create(host, idScope, new TRANSPORTS[transport](), security);
   if (payload !== undefined) client.setProvisioningPayload(payload);
   return promise(client, 'register');
 }
