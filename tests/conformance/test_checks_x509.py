@@ -21,6 +21,7 @@ from tests.support.fix_pki import (
     NOW,
     SERVER_AUTH,
     Identity,
+    changed,
     ec_key,
     expired,
     issue,
@@ -169,6 +170,14 @@ def a_disabled_enrollment(plant: Plant, name: str) -> Arguments:
 def another_certificate(plant: Plant, name: str) -> Arguments:
     plant.enrolled(name, self_signed(name))
     return plant.device(name, other_self_signed(name))
+
+
+@case(provokes("x509.parses"), "x509.thumbprint")
+def an_issuer_in_another_encoding(plant: Plant, name: str) -> Arguments:
+    """OpenSSL takes a name whose SEQUENCE is not marked as constructed; DER, and what reads it, does not."""
+    plant.enrolled(name, self_signed(name))
+    broken = changed(issue(name), lambda fields: [*fields[:3], b"\x10" + fields[3][1:], *fields[4:]])
+    return plant.device(name, broken)
 
 
 @case(provokes("x509.common-name"))
