@@ -9,6 +9,7 @@ settings.load_profile("muster")
 pytest_plugins = [
     "tests.support.fix_server",
     "tests.support.fix_clients",
+    "tests.support.fix_checks",
     "tests.support.fix_node",
     "tests.support.fix_services",
     "tests.support.fix_mqtt",

@@ -401,6 +401,5 @@ def test_the_trace(flow: Flow) -> None:
     misplaced = (
         "key of a body that is refused",
         "private key in place of a certificate",
-        "signature of a token in place of a name",
     )
     require_clean(flow, "the trace", whole, but=(*spoken, *misplaced))

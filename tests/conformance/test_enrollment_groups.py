@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkClient, SdkError
-from tests.support.fix_pki import chain_leaf, self_signed, to_pem
+from tests.support.fix_pki import chain_leaf, issue, self_signed, to_pem
 from tests.support.fix_server import ID_SCOPE, MusterServer, StartServer
 
 from muster.domain.sas import derive_device_key
@@ -139,6 +139,28 @@ def test_certificates_of_a_group(start_server: StartServer, tmp_path: Path) -> N
         owner("create_group", group_id="line", signing_certificate=to_pem(identity.chain[0]).decode())
         results = device.values("register", [{**arguments, **way} for way in WAYS])
     assert [(result["status"], result["deviceId"]) for result in results] == [("assigned", "line-1")] * len(WAYS)
+
+
+def test_references_to_a_ca(muster: MusterServer, https: HttpsClient, device: SdkClient, tmp_path: Path) -> None:
+    """Of a group, and of an individual enrollment, which goes before the group; both APIs, MQTT and WebSocket."""
+    root = issue("reference root", is_ca=True)
+    certificate, key = root.write(tmp_path, "root")
+    muster.cli("certificate", "upload", str(certificate), "--name", "reference", "--verify", "--key", str(key))
+    attestation = {"type": "x509", "x509": {"caReferences": {"primary": "reference"}}}
+    https.enroll_group("by-reference", attestation=attestation)
+    ids = [f"reference-{number}" for number in range(len(WAYS))]
+    for one in ids[:2]:
+        https.enroll_by(one, attestation=attestation, deviceId=f"{one}-alone")
+    requests = []
+    for one, way in zip(ids, WAYS, strict=True):
+        files = issue(one, root).write(tmp_path, one)
+        names = {"registration_id": one, "id_scope": ID_SCOPE}
+        requests.append({**names, "certificate": str(files[0]), "key": str(files[1]), **way})
+    results = device.values("register", requests)
+    assert [result["status"] for result in results] == ["assigned"] * len(WAYS)
+    assert [result["deviceId"] for result in results] == [f"{ids[0]}-alone", f"{ids[1]}-alone", *ids[2:]]
+    members = https.request("POST", "/registrations/by-reference/query?api-version=2021-10-01", {"query": "*"}).json
+    assert sorted(state["registrationId"] for state in members) == ids[2:]
 
 
 def test_refusals(muster: MusterServer, service: Service, device: SdkClient) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.support.fix_ca import key, openssl, request
+from tests.support.fix_checks import Explain, Told, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient
 from tests.support.fix_node import OpenNodeClient
 from tests.support.fix_pki import self_signed, to_pem
@@ -137,13 +138,21 @@ def test_https_with_a_group(muster: MusterServer, clients: OpenClient, https: Ht
 @pytest.mark.parametrize(
     ("csr", "api_version", "check_id"),
     [
-        (csr_of("somebody-else"), "2025-07-01-preview", "csr.common-name"),
-        ("bm90IGEgcmVxdWVzdA==", "2026-11-01", "csr.format"),
-        (csr_of("csr-refused"), "2019-03-31", "csr.api-version"),
+        pytest.param(
+            csr_of("somebody-else"), "2025-07-01-preview", "csr.common-name", marks=provokes("csr.common-name")
+        ),
+        pytest.param("bm90IGEgcmVxdWVzdA==", "2026-11-01", "csr.format", marks=provokes("csr.format")),
+        pytest.param(csr_of("csr-refused"), "2019-03-31", "csr.api-version", marks=provokes("csr.api-version")),
     ],
 )
 def test_a_refusal_is_explained(
-    muster: MusterServer, clients: OpenClient, https: HttpsClient, csr: str, api_version: str, check_id: str
+    muster: MusterServer,
+    clients: OpenClient,
+    https: HttpsClient,
+    explain: Explain,
+    csr: str,
+    api_version: str,
+    check_id: str,
 ) -> None:
     name = "csr-refused"
     https.enroll_by(name, attestation=SYMMETRIC, credentialPolicyName="line-a")
@@ -156,11 +165,13 @@ def test_a_refusal_is_explained(
         api_version=api_version,
     )
     assert (result["status"], result["answer"]["errorCode"]) == (400, 400004)
-    (report,) = muster.cli_json("why", result["answer"]["trackingId"])
-    assert [check["id"] for check in report["checks"] if check["outcome"] == "refused"] == [check_id]
+    explain.told(muster, Told(result["status"], result["answer"]), check_id)
 
 
-def test_a_ca_that_is_not_there_is_explained(muster: MusterServer, clients: OpenClient, https: HttpsClient) -> None:
+@provokes("csr.issued")
+def test_a_ca_that_is_not_there_is_explained(
+    muster: MusterServer, clients: OpenClient, https: HttpsClient, explain: Explain
+) -> None:
     name = "csr-failed"
     https.enroll_by(name, attestation=SYMMETRIC, credentialPolicyName="line-z")
     result = clients("csr_device.py").call(
@@ -168,8 +179,7 @@ def test_a_ca_that_is_not_there_is_explained(muster: MusterServer, clients: Open
     )
     state = result["answer"]["registrationState"]
     assert (result["status"], state["status"], state["errorCode"]) == (200, "failed", 400211)
-    report = muster.cli_json("why", name)[0]
-    assert [check["id"] for check in report["checks"] if check["outcome"] == "refused"] == ["csr.issued"]
+    explain(muster, name, "csr.issued", verdict="failed")
 
 
 def test_the_ca_directory_may_lie_elsewhere(start_server: StartServer, tmp_path: Path) -> None:

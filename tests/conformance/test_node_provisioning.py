@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_checks import Explain, Told, Wire, provokes
 from tests.support.fix_clients import HttpsClient, SdkError
 from tests.support.fix_node import NodeClient, OpenNodeClient
-from tests.support.fix_pki import other_self_signed, self_signed
+from tests.support.fix_pki import Identity, issue, other_self_signed, self_signed
 from tests.support.fix_server import ID_SCOPE, MusterServer
-from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, running_swtpm
+from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, running_swtpm, software_tpm
 
 from muster.domain.sas import derive_device_key
 
@@ -20,6 +21,11 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
 WRONG_KEY = base64.b64encode(bytes(32)).decode()
 SYMMETRIC = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER_KEY}}
+
+
+@pytest.fixture(scope="module")
+def muster(traced_muster: MusterServer) -> MusterServer:
+    return traced_muster
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +116,56 @@ def test_certificate(muster: MusterServer, https: HttpsClient, device: NodeClien
     require_telemetry(https, device, "node-x509", files)
 
 
+@pytest.fixture(scope="module")
+def authority(muster: MusterServer, tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """A root that was uploaded as ``node-root``, and whose possession was proved."""
+    root = issue("node root", is_ca=True)
+    certificate, key = root.write(tmp_path_factory.mktemp("authority"))
+    muster.cli("certificate", "upload", str(certificate), "--name", "node-root", "--verify", "--key", str(key))
+    return root
+
+
+def with_chains(wanted: list[dict[str, Any]], line: Identity, directory: Path) -> list[dict[str, str]]:
+    """The files of a certificate under ``line`` for each, the chain without the root, which is known."""
+    found = []
+    for request in wanted:
+        name = request["registrationId"]
+        leaf = issue(name, line)
+        certificate, key = Identity(leaf.certificate, leaf.key, leaf.chain[:1]).write(directory, name)
+        found.append({"certificate": str(certificate), "key": str(key)})
+    return found
+
+
+def test_group_with_certificates(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, authority: Identity, tmp_path: Path
+) -> None:
+    """The intermediate is the group's; this SDK sends the chain that stands in its file."""
+    line = issue("node line", authority, is_ca=True)
+    certificates = {"primary": {"certificate": line.certificate_pem.decode()}}
+    https.enroll_group("node-line", attestation={"type": "x509", "x509": {"signingCertificates": certificates}})
+    wanted = requests("node-chain")
+    files = with_chains(wanted, line, tmp_path)
+    results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
+    require_assigned(muster, results, "node-chain")
+    assert {result["x509"]["enrollmentGroupId"] for result in results} == {"node-line"}
+    require_telemetry(https, device, "node-chain", files)
+
+
+def test_references_to_a_ca(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, authority: Identity, tmp_path: Path
+) -> None:
+    """Individual enrollments by the CA that was uploaded, at whatever distance."""
+    line = issue("node other line", authority, is_ca=True)
+    wanted = requests("node-by-ca")
+    for request in wanted:
+        references = {"caReferences": {"primary": "node-root"}}
+        https.enroll_by(request["registrationId"], attestation={"type": "x509", "x509": references})
+    files = with_chains(wanted, line, tmp_path)
+    results = device.values("register", [{**request, **own} for request, own in zip(wanted, files, strict=True)])
+    require_assigned(muster, results, "node-by-ca")
+    require_telemetry(https, device, "node-by-ca", files)
+
+
 def test_a_wrong_key(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
     wanted = requests("node-wrong", symmetricKey=WRONG_KEY)
     for request in wanted:
@@ -165,11 +221,43 @@ def test_tpm(muster: MusterServer, https: HttpsClient, device: NodeClient, tpm: 
     device.call("close", connection="tpm")
 
 
-def test_a_tpm_that_is_not_enrolled(muster: MusterServer, device: NodeClient) -> None:
+@provokes("enrollment.exists-for-tpm", "tpm.endorsement-key", "tpm.storage-root-key")
+def test_tpms_that_are_refused(muster: MusterServer, https: HttpsClient, device: NodeClient, explain: Explain) -> None:
+    """One that nobody enrolled, then one whose enrollment has another endorsement key, or storage root key."""
+    other = {
+        "endorsementKey": base64.b64encode(software_tpm().endorsement_key).decode(),
+        "storageRootKey": base64.b64encode(software_tpm().storage_root_key).decode(),
+    }
     with running_swtpm() as stranger:
         keys = device.call("openTpm", tpm="stranger", socket=str(stranger.socket))
-        with pytest.raises(SdkError) as caught:
-            device.call("register", idScope=ID_SCOPE, transport="http", tpm="stranger")
-    # It is told 404, and asks what became of the challenge (dps.md 4.6).
-    assert caught.value.kind == "InvalidOperationError", caught.value
-    assert refused_checks(muster, keys["registrationId"]) == ["enrollment.exists"]
+        registration_id = keys.pop("registrationId")
+        cases = {
+            "enrollment.exists-for-tpm": None,
+            "tpm.endorsement-key": {**keys, "endorsementKey": other["endorsementKey"]},
+            "tpm.storage-root-key": {**keys, "storageRootKey": other["storageRootKey"]},
+        }
+        told: dict[str, Told] = {}
+        for check_id, enrolled in cases.items():
+            if enrolled:
+                https.enroll_by(registration_id, attestation={"type": "tpm", "tpm": enrolled})
+            with pytest.raises(SdkError) as caught:
+                device.call("register", idScope=ID_SCOPE, transport="http", tpm="stranger")
+            # An unknown TPM gets no 401, which this SDK waits for; a wrong one gets a 401 without a challenge.
+            assert caught.value.kind == ("FormatError" if enrolled else "InvalidOperationError"), caught.value
+            told[check_id] = Wire(muster).https(f"/registrations/{registration_id}/register")[-1]
+            explain.told(muster, told[check_id], check_id)
+        assert len({one.tracking_id for one in told.values()}) == len(cases)
+        https.enroll_by(registration_id, attestation={"type": "tpm", "tpm": keys})
+        again = device.call("register", idScope=ID_SCOPE, transport="http", tpm="stranger")
+        assert again["registrationState"]["status"] == "assigned"
+
+
+def test_an_ecc_endorsement_key(https: HttpsClient) -> None:
+    """Every client and every blob of the real service is RSA (dps.md 4.6): the enrollment says so, not the device."""
+    with running_swtpm() as one:
+        one.create_endorsement_key("ecc256:null:aes128cfb")
+        key = base64.b64encode(one.endorsement_key).decode()
+    body = {"registrationId": "ecc", "attestation": {"type": "tpm", "tpm": {"endorsementKey": key}}}
+    answer = https.request("PUT", "/enrollments/ecc?api-version=2021-10-01", body)
+    assert (answer.status, answer.json["errorCode"]) == (400, 400004)
+    assert answer.json["message"].startswith("attestation.tpm.endorsementKey is invalid: the key is an ECC key;")

@@ -249,3 +249,13 @@ def test_python_registration_states(from_python: PythonService, fleet: list[str]
     assert from_python.error("device_registration_state", "delete", fleet[1], **stale)[1] == 412001
     from_python("device_registration_state", "delete", fleet[1], if_match=state["etag"])
     assert from_python.error("device_registration_state", "get", fleet[1])[1] // 1000 == 404
+
+
+def test_python_with_a_port(muster: MusterServer, python: SdkClient, clients: OpenClient) -> None:
+    """Both Python clients paste the host into the URL and into the token, its port with it (dps.md 6.8, 9.1)."""
+    host = muster.address
+    string = muster.provisioning_connection_string.replace(f"HostName={host};", f"HostName={host}:8883;")
+    arguments = {"group": "enrollment", "method": "create_or_update", "given": ["py-port", enrollment("py-port")]}
+    created = python.call("call", connection_string=string, **arguments)
+    read = clients("enrollments.py").call("get", connection_string=string, registration_id="py-port")
+    assert (read["registrationId"], read["etag"]) == ("py-port", created["etag"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkClient, SdkError
 from tests.support.fix_pki import Identity, chain_leaf, expired, not_yet_valid, other_self_signed, self_signed, to_pem
 from tests.support.fix_server import ID_SCOPE, MusterServer, free_address
@@ -96,11 +97,12 @@ def test_registrations_that_are_refused(
     ]
     requests.append({"registration_id": "no-cert", "id_scope": ID_SCOPE})
     errors = device.call_all("register", requests)
-    messages = {"not-enrolled": "CA certificate not found.", "wrong-scope": "Unauthorized"}
+    unauthorized = "Unauthorized, over MQTT 401000"
+    messages = {"not-enrolled": "CA certificate not found.", "wrong-scope": unauthorized}
     for (registration_id, _, _, _, check_id), error in zip(cases, errors, strict=False):
         message = messages.get(registration_id, "Invalid certificate.")
         require_refused(muster, error, registration_id, check_id, message)
-    require_refused(muster, errors[-1], "no-cert", "enrollment.attestation", "Unauthorized")
+    require_refused(muster, errors[-1], "no-cert", "enrollment.attestation", unauthorized)
     for registration_id, *_ in cases:
         answer = https.request("GET", f"/registrations/{registration_id}?api-version=2021-10-01")
         assert answer.status == 404  # a refusal leaves no registration
@@ -136,11 +138,14 @@ def test_a_disabled_enrollment(muster: MusterServer, https: HttpsClient, device:
     assert again["status"] == "assigned"
 
 
-def test_a_refusal_over_websockets(muster: MusterServer, device: SdkClient, tmp_path: Path) -> None:
+@provokes("enrollment.exists")
+def test_a_refusal_over_websockets(muster: MusterServer, device: SdkClient, explain: Explain, tmp_path: Path) -> None:
+    """There is no group on this server, so that nothing else could apply."""
     own = files(self_signed("not-over-wss"), tmp_path)
     with pytest.raises(SdkError) as caught:
         device.call("register", registration_id="not-over-wss", id_scope=ID_SCOPE, websockets=True, api="aio", **own)
     require_refused(muster, caught.value, "not-over-wss", "enrollment.exists", "CA certificate not found.")
+    explain(muster, "not-over-wss", "enrollment.exists")
 
 
 def test_a_scope_that_names_nothing_is_refused_at_once(device: SdkClient, tmp_path: Path) -> None:

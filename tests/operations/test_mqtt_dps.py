@@ -16,6 +16,8 @@ from tests.support.fix_pki import other_self_signed, self_signed
 from tests.support.fix_services import ID_SCOPE, Services
 
 from muster.domain.device import IdentityBody
+from muster.domain.sas import create_token
+from muster.domain.timestamp import SECOND
 from muster.wire.mqtt_packets import (
     Connack,
     Connect,
@@ -365,6 +367,31 @@ async def test_an_unknown_id_scope(mqtt: MqttClients, services: Services) -> Non
     report = (await services.reports.find("dev-01"))[0]
     assert (report.tracking_id, report.scope) == (body["trackingId"], "0neFFFFFFFF")
     assert report.checks[0].id == "id-scope.known"
+
+
+async def test_a_token_that_is_refused(mqtt: MqttClients, services: Services) -> None:
+    """Over MQTT, and nowhere else, *Unauthorized* has the number 401000 (dps.md 11)."""
+    key = base64.b64encode(bytes(32)).decode()
+    keys = {"primaryKey": key, "secondaryKey": key}
+    await services.enroll_by("by-key", {"type": "symmetricKey", "symmetricKey": keys})
+    now = services.clock() // SECOND
+    cases = {
+        ("by-key", key, now - 600): "sas.expiry",
+        ("by-key", base64.b64encode(b"another key, of 24 bytes").decode(), now + 60): "sas.signature",
+        ("dev-01", key, now + 60): "enrollment.attestation",
+        ("nobody", key, now + 60): "enrollment.exists-for-key",
+    }
+    for (name, own, expiry), check_id in cases.items():
+        token = create_token(f"{ID_SCOPE}/registrations/{name}", own, expiry, "registration")
+        client = mqtt.open()
+        username = f"{ID_SCOPE}/registrations/{name}/api-version=2019-03-31"
+        await client.send(Connect(name, username=username, password=token.encode()))
+        assert await client.receive(Connack) == Connack()
+        topic, body = await refusal(client)
+        assert (topic, body["errorCode"], body["message"]) == ("401/?$rid=r", 401000, "Unauthorized")
+        report = (await services.reports.find(body["trackingId"]))[0]
+        assert [item.id for item in report.checks if item.outcome == "refused"] == [check_id]
+        assert report.answer == "401002 Unauthorized, over MQTT 401000"
 
 
 async def test_an_expired_certificate(mqtt: MqttClients, services: Services) -> None:

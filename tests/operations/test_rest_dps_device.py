@@ -7,7 +7,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -62,7 +61,7 @@ class Device:
     async def poll(self, operation_id: str, body: bytes = b"", **headers: str) -> Answer:
         return await self.ask("GET", f"{self.path}/operations/{operation_id}?{VERSION}", body, **headers)
 
-    async def look_up(self, body: bytes = b"") -> Answer:
+    async def look_up(self, body: object = b"") -> Answer:
         return await self.ask("POST", f"{self.path}?{VERSION}", body)
 
     async def ask(self, method: str, target: str, body: object = b"", **headers: Any) -> Answer:
@@ -175,6 +174,19 @@ async def test_while_it_is_assigned(services: Services, api: RestClient, monkeyp
     assert (await finished(services, device, accepted))["status"] == "assigned"
 
 
+async def test_bodies_of_a_lookup(services: Services, api: RestClient) -> None:
+    """It is the same record as to register with, without a signing request (dps.md 1.3)."""
+    device = Device(api, token(services))
+    require_refused(await device.look_up(BODY), 404202)
+    await device.register()
+    await services.registrations.stop()
+    require_refused(await device.look_up({"registrationId": "another"}), 400004)
+    require_refused(await device.look_up({"registrationId": "pump-17", "csr": "MIIB"}), 400004)
+    require_refused(await device.look_up(b"{"), 400006)
+    assert (await device.look_up({"registrationId": "PUMP-17", "payload": None})).status == 200
+    assert (await device.look_up(BODY)).json["assignedHub"] == services.hub.host_name
+
+
 async def test_a_derived_key_and_an_encoded_id(services: Services, api: RestClient) -> None:
     """Segments of the path may be encoded; the group is named in the answer."""
     await services.enroll_group("fleet", ATTESTATION)
@@ -277,6 +289,12 @@ async def test_a_tpm(services: Services, api: RestClient) -> None:
     key, _ = tpm.activate(base64.b64decode(state["tpm"]["authenticationKey"]))
     assert len(key) == 32
 
+    # A lookup is challenged in the same way.
+    challenge = await first.look_up(first.body)
+    nonce, _ = tpm.activate(base64.b64decode(challenge.json["authenticationKey"]))
+    found = await TpmDevice(api, services, tpm, first.sign(nonce)).look_up(first.body)
+    assert (found.status, found.json["registrationId"]) == (200, first.registration_id)
+
     wrong = TpmDevice(api, services, tpm, first.sign(hashlib.sha256(nonce).digest()))
     assert (await wrong.register(wrong.body)).status == 401
 
@@ -301,9 +319,8 @@ async def test_the_extension_asks_for_a_certificate(services: Services, api: Res
     found = await device.look_up()
     assert (found.status, found.json["status"]) == (200, "assigned")
     assert "issuedCertificateChain" not in found.json
-    require_refused(await device.look_up(json.dumps(wanted).encode()), 400004)
-    plain = json.dumps({"registrationId": "pump-17"}).encode()
-    assert (await device.look_up(plain)).status == 200
+    require_refused(await device.look_up(wanted), 400004)
+    assert (await device.look_up({"registrationId": "pump-17"})).status == 200
 
 
 async def test_a_signing_request_in_pem_is_refused(services: Services, api: RestClient) -> None:

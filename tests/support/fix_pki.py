@@ -7,6 +7,7 @@ clock.
 
 import dataclasses
 import functools
+import ssl
 import subprocess
 import tempfile
 import time
@@ -74,7 +75,8 @@ class Identity:
 
 
 def to_pem(certificate: bytes) -> bytes:
-    return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
+    """Of any bytes, as a certificate may be broken."""
+    return ssl.DER_cert_to_PEM_cert(certificate).encode()
 
 
 def make_certificate(

@@ -163,8 +163,9 @@ def not_presented(check_id: str, remedy: Remedy) -> Check:
         check_id,
         passed=False,
         detail="the client sent no certificate in the TLS handshake",
-        fix="give the client a certificate and its key (X509_CERT_FILE, X509_KEY_FILE, X509_PASS_PHRASE); "
-        f"to make one: {remedy.make}",
+        fix="make the client with a certificate and its key (create_from_x509_certificate, X509Security;"
+        " X509_CERT_FILE, X509_KEY_FILE, X509_PASS_PHRASE); a proxy or gateway that ends TLS in between keeps the"
+        f" certificate to itself; to make one: {remedy.make}",
     )
 
 

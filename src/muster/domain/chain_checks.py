@@ -30,7 +30,7 @@ _CA_REMEDY = Remedy(
     make="muster ca intermediate NAME",
     by_openssl="openssl x509 -req ... -extfile FILE, which says basicConstraints=critical,CA:TRUE",
     renew="renew the CA certificate with its name and key, let the devices send the new one, and give it to the group"
-    " as its secondary: muster group update GROUP --secondary inter.pem",
+    " as its secondary: muster group update GROUP --secondary-certificate inter.pem",
 )
 
 
@@ -249,7 +249,7 @@ class ChainChecks:
             passed=False,
             detail=f"no group has one of the certificates above the device's: {names}{self._other_certificate()}",
             fix="enroll one of them: muster group create GROUP --certificate inter.pem; "
-            "or add it to a group: muster group update GROUP --secondary inter.pem",
+            "or add it to a group: muster group update GROUP --secondary-certificate inter.pem",
         )
 
     def _other_certificate(self) -> str:

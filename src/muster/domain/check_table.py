@@ -15,6 +15,7 @@ from muster.domain.errors import (
     CaCertificateNotFoundError,
     CertificateIssuanceFailedError,
     CertificateRequestError,
+    CustomAllocationFailedError,
     DeviceDisabledError,
     EnrollmentNotFoundError,
     InvalidCertificateError,
@@ -22,7 +23,6 @@ from muster.domain.errors import (
     ServiceError,
     TokenExpiredError,
     UnauthorizedAccessError,
-    UnauthorizedError,
 )
 from muster.domain.report import Check, Outcome, refusals
 
@@ -88,6 +88,18 @@ _ROWS = (
         "enrollment.exists",
         "an enrollment applies to the registration id",
         CaCertificateNotFoundError,
+        "seen",
+    ),
+    _refuse(
+        "enrollment.exists-for-key",
+        "an enrollment applies to a device with a key",
+        UnauthorizedAccessError,
+        "seen; over MQTT 401000",
+    ),
+    _refuse(
+        "enrollment.exists-for-tpm",
+        "an individual enrollment applies to a device with a TPM",
+        EnrollmentNotFoundError,
         "seen",
     ),
     CheckRow(
@@ -290,13 +302,11 @@ _ROWS = (
         NoHubAvailableError,
         "documented; told in the registration record, number inferred",
     ),
-    CheckRow(
+    _refuse(
         "allocation.webhook-answer",
         "the custom allocation webhook named a linked hub",
-        Severity.REFUSE,
-        None,
-        "seen; told in the registration record",
-        "400207 Custom allocation failed with status code: N",
+        CustomAllocationFailedError,
+        "seen; told in the registration record, with what happened; 400208 without a linked hub, 400209 after a 401",
     ),
     # The hub (hub-device.md 2.4, 2.5, 17).
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
@@ -387,25 +397,6 @@ def verdict(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     """
     errors = (CHECKS[refused.id].error for refused in refusals(checks))
     return next((error for error in errors if error is not None), None)
-
-
-def device_verdict(
-    checks: tuple[Check, ...], *, by_tpm: bool, by_key: bool, over_mqtt: bool
-) -> type[ServiceError] | None:
-    """``verdict`` as a device of DPS is told it, which depends on what it came with (dps.md 4.1, 4.6, 11).
-
-    A key that fails in whatever way is 401000 over MQTT and 401002 elsewhere; a TPM that nobody enrolled is not found.
-    """
-    error = verdict(checks)
-    if error is None:
-        return None
-    first = refusals(checks)[0].id
-    nobody = first == "enrollment.exists"
-    if nobody and by_tpm:
-        return EnrollmentNotFoundError
-    if first.startswith("sas.") or (nobody and by_key):
-        return UnauthorizedError if over_mqtt else UnauthorizedAccessError
-    return error
 
 
 def quoted(text: str, limit: int = 128) -> str:

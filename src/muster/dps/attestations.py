@@ -29,7 +29,6 @@ class DeviceLogin:
     id_scope: str
     registration_id: str
     api_version: str = ""
-    over_mqtt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +106,11 @@ class Attestations:
         tpm: bool,
     ) -> tuple[Check, ...]:
         mechanism = enrollment.mechanism
+        matching = _matching(enrollment, credential, used_tpm=tpm)
+        if matching.outcome is Outcome.REFUSED or mechanism.type == "tpm":
+            return (matching,)
         if mechanism.type == "symmetricKey":
             return self._judge_token(login, credential, mechanism.keys)
-        if mechanism.type == "tpm":
-            return (_matching(enrollment, credential, used_tpm=tpm),)
-        matching = _matching(enrollment, credential, used_tpm=tpm)
-        if matching.outcome is Outcome.REFUSED:
-            return (matching,)
         if mechanism.x509_kind == "clientCertificates":
             enrolled = mechanism.enrolled_certificates()
             return attest_x509_individual(credential.certificates, enrolled, login.registration_id, self._clock())
@@ -159,7 +156,7 @@ class Attestations:
     ) -> tuple[Enrollment | None, tuple[Check, ...]]:
         groups = await self._groups.get(service.id_scope)
         if tpm or not (groups.symmetric if credential.token else groups.trust.groups):
-            return None, (_missing(login, tpm=tpm),)
+            return None, (_missing(login, credential, tpm=tpm),)
         if credential.token:
             return self._judge_derived_key(groups, login, credential)
         verdict = attest_x509_group(credential.certificates, groups.trust, login.registration_id, self._clock())
@@ -219,17 +216,33 @@ def _read_token(credential: Credential) -> tuple[Check, SasToken | None]:
 
 
 def _matching(enrollment: Enrollment, credential: Credential, *, used_tpm: bool) -> Check:
-    """Whether the device used the mechanism of its enrollment."""
+    """Whether the device used the mechanism of its enrollment.
+
+    One that sent nothing at all is told what is missing by the checks of that mechanism.
+    """
     wanted = enrollment.mechanism.type
-    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509"
+    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509" if credential.certificates else wanted
     # A TPM is challenged by a first request without a token; a certificate that comes along with a token does no harm.
     passed = used == wanted or (wanted == "x509" and bool(credential.certificates))
     return check(
         "enrollment.attestation",
         passed=passed,
-        detail=f"the enrollment attests by {wanted}; the device used {'a TPM' if used_tpm else credential.describe()}",
-        fix=f"let the device use its {wanted} credential, or enroll it anew with what it has",
+        detail=f"the enrollment attests by {wanted}; the device used {'a TPM' if used_tpm else credential.describe()}"
+        + (
+            ", and sent no certificate in the TLS handshake" if wanted == "x509" and not credential.certificates else ""
+        ),
+        fix=f"{_USE[wanted]}; or enroll the device anew with what it has",
     )
+
+
+_USE = {
+    "x509": "make the client with its certificate and key instead (create_from_x509_certificate, X509Security;"
+    " X509_CERT_FILE, X509_KEY_FILE, X509_PASS_PHRASE)",
+    "symmetricKey": "make the client with its symmetric key instead (create_from_symmetric_key,"
+    " SymmetricKeySecurityClient)",
+    "tpm": "let the device register with its TPM, over HTTPS",
+}
+"""How a client is made to attest by the mechanism, in the words of the SDKs."""
 
 
 def _exists(login: DeviceLogin, enrollment: Enrollment) -> Check:
@@ -244,14 +257,26 @@ def _no_individual(login: DeviceLogin) -> str:
     return f"there is no individual enrollment for {quoted(login.registration_id)}: groups decide"
 
 
-def _missing(login: DeviceLogin, *, tpm: bool) -> Check:
-    more = "a TPM cannot be in a group" if tpm else "no enrollment group could apply to what the device sent"
-    return check(
-        "enrollment.exists",
-        passed=False,
-        detail=f"there is no individual enrollment for {quoted(login.registration_id)}, and {more}",
-        fix="enroll the device: muster enrollment create --certificate FILE, or its group: muster group create",
-    )
+def _missing(login: DeviceLogin, credential: Credential, *, tpm: bool) -> Check:
+    """What a device is told when it is not known depends on what it has (dps.md 4.1)."""
+    word = shell_word(login.registration_id, "REGISTRATION-ID")
+    if tpm:
+        check_id, more = "enrollment.exists-for-tpm", "a TPM cannot be in a group"
+        fix = f"enroll the device: muster enrollment create --registration-id {word} --endorsement-key @EK-FILE"
+    elif credential.token:
+        check_id, more = "enrollment.exists-for-key", "there is no enrollment group with a symmetric key"
+        fix = (
+            f"enroll the device: muster enrollment create --registration-id {word} --symmetric-key, or its group:"
+            " muster group create GROUP --symmetric-key"
+        )
+    else:
+        check_id, more = "enrollment.exists", "there is no enrollment group with a certificate"
+        fix = (
+            "enroll the device: muster enrollment create --certificate FILE, or the CA that issued its certificate:"
+            " muster group create GROUP --certificate CA-FILE"
+        )
+    detail = f"there is no individual enrollment for {quoted(login.registration_id)}, and {more}"
+    return check(check_id, passed=False, detail=detail, fix=fix)
 
 
 def _enabled(enrollment: Enrollment) -> Check:

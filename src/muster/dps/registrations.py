@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.check_table import device_verdict
+from muster.domain.check_table import verdict
 from muster.domain.credential import Credential
 from muster.domain.csr import check_csr
 from muster.domain.documents import decode, encode, read
@@ -21,6 +21,10 @@ from muster.domain.errors import (
     ArgumentInvalidError,
     RegistrationConflictError,
     RegistrationNotFoundError,
+    ServiceError,
+    TokenExpiredError,
+    UnauthorizedAccessError,
+    UnauthorizedError,
 )
 from muster.domain.etag import document_etag
 from muster.domain.registration import Registration, is_operation_of, operation_id
@@ -108,20 +112,16 @@ class Registrations:
         contradicts the login; TpmChallengeError for a TPM that has to prove itself first.
         """
         tracking_id = self._reports.new_tracking_id()
-        request = decode(body, RegisterBody) if body.strip() else RegisterBody()
-        _require_same_id(login, request)
+        request = _read_request(login, body)
         found, order = await self._judge(login, credential, request)
         checks = found.checks
         attempt = Attempt(
             "dps", login.id_scope, "register", login.registration_id, credential.describe(), credential.peer
         )
-        error = device_verdict(
-            checks, by_tpm=request.tpm is not None, by_key=bool(credential.token), over_mqtt=login.over_mqtt
-        )
+        error = _refusal(checks)
         if error is not None or found.service is None or found.enrollment is None:
             assert error is not None, "a refusal names its error"
-            answer = f"{error.code} {error.message}"
-            await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), answer))
+            await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _told(error)))
             raise error(tracking_id=tracking_id)
         context = _context(found.enrollment, credential, request, attempt, tracking_id, order)
         report = _remark(attempt, checks, tracking_id, self._clock())
@@ -240,23 +240,44 @@ class Registrations:
             await self.require_credential(login, credential)
         return found
 
-    async def require_credential(self, login: DeviceLogin, credential: Credential) -> None:
-        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report."""
-        found = await self._attestations.judge(login, credential)
-        error = device_verdict(found.checks, by_tpm=False, by_key=bool(credential.token), over_mqtt=login.over_mqtt)
+    async def require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
+        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report.
+
+        ``body`` is that of a lookup, the same as to register with; only a TPM's keys matter in it.
+        """
+        request = _read_request(login, body)
+        if request.csr is not None:
+            raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")
+        found, _ = await self._judge(login, credential, request)
+        checks = found.checks
+        error = _refusal(checks)
         if error is None:
             return
         tracking_id = self._reports.new_tracking_id()
         attempt = Attempt("dps", login.id_scope, "poll", login.registration_id, credential.describe(), credential.peer)
-        answer = f"{error.code} {error.message}"
-        await self._reports.record(refused_report(attempt, found.checks, tracking_id, self._clock(), answer))
+        await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _told(error)))
         raise error(tracking_id=tracking_id)
 
 
-def _require_same_id(login: DeviceLogin, request: RegisterBody) -> None:
+def _refusal(checks: tuple[Check, ...]) -> type[ServiceError] | None:
+    """The error to raise. This service has one number for every fault of a token; 401003 is the hub's (dps.md 6.9)."""
+    error = verdict(checks)
+    return UnauthorizedAccessError if error is TokenExpiredError else error
+
+
+def _told(error: type[ServiceError]) -> str:
+    """What the device is told, as reports say it."""
+    over_mqtt = f", over MQTT {UnauthorizedError.code}" if error is UnauthorizedAccessError else ""
+    return f"{error.code} {error.message}{over_mqtt}"
+
+
+def _read_request(login: DeviceLogin, body: bytes) -> RegisterBody:
+    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login."""
+    request = decode(body, RegisterBody) if body.strip() else RegisterBody()
     sent = request.registration_id
     if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
         raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
+    return request
 
 
 def _context(

@@ -6,11 +6,12 @@ structures (``domain/tpm.py``), and the HTTP answer.
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable
 
 import msgspec
 
-from muster.domain.check_table import check, skipped
+from muster.domain.check_table import check, shell_word, skipped
 from muster.domain.credential import Credential
 from muster.domain.device import encode_key
 from muster.domain.enrollment import Enrollment
@@ -131,22 +132,33 @@ class TpmChallenges:
 
 def _check_keys(enrollment: Enrollment, offer: TpmOffer) -> tuple[Check, ...]:
     mechanism = enrollment.mechanism
+    word = shell_word(enrollment.id, "REGISTRATION-ID")
     endorsement = check(
         "tpm.endorsement-key",
         passed=_same(mechanism.endorsement_key, offer.endorsement_key),
-        detail="the endorsement key is compared with that of the enrollment",
-        fix="enroll this TPM: its endorsement key is what the device prints as its EK",
+        detail=f"the TPM has the endorsement key {_fingerprint(offer.endorsement_key)},"
+        f" enrolled is {_fingerprint(mechanism.endorsement_key)}",
+        fix=f"enroll this TPM: muster enrollment update {word} --endorsement-key @EK-FILE, where the file has what"
+        " `base64 -w0 ek.pub` prints on the device after `tpm2_readpublic -c 0x81010001 -f tss -o ek.pub`",
     )
     learned = mechanism.storage_root_key
     storage = check(
         "tpm.storage-root-key",
         passed=not learned or _same(learned, offer.storage_root_key),
-        detail="the storage root key is compared with that of the enrollment"
-        if learned
-        else "the enrollment has no storage root key yet: the first one is remembered",
-        fix="the TPM was cleared or another one is used: enroll it anew",
+        detail=f"the TPM has the storage root key {_fingerprint(offer.storage_root_key)}, "
+        + (f"enrolled is {_fingerprint(learned)}" if learned else "which is remembered, as the first one"),
+        fix="was the TPM cleared, or its storage root key made again? Then enroll it anew: muster enrollment delete"
+        f" {word}; muster enrollment create --registration-id {word} --endorsement-key @EK-FILE",
     )
     return (endorsement, storage)
+
+
+def _fingerprint(key: str) -> str:
+    """The beginning of the SHA-256 of a public key: enough to tell two apart."""
+    try:
+        return f"SHA-256 {hashlib.sha256(base64.b64decode(key, validate=True)).hexdigest()[:16].upper()}"
+    except (binascii.Error, ValueError):
+        return "that is not base64"
 
 
 def _same(one: str, other: str) -> bool:

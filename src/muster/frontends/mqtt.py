@@ -53,7 +53,7 @@ class MqttFrontEnd:
             return DpsHead(
                 connection,
                 self.registrations,
-                DpsLogin(dps.id_scope, dps.registration_id, dps.api_version, over_mqtt=True),
+                DpsLogin(dps.id_scope, dps.registration_id, dps.api_version),
                 credential,
                 self.clock,
             )

@@ -122,12 +122,12 @@ class DpsHead:
             tracking_id = error.tracking_id or self._registrations.new_tracking_id()
             observed.finished(error.code, tracking_id)
             topic = registration_response(error.status, request.rid, error.retry_after)
-            self._send(topic, status.provisioning_body(error, tracking_id, self._clock()))
+            self._send(topic, status.provisioning_mqtt_body(error, tracking_id, self._clock()))
         except Exception:  # noqa: BLE001 - the client gets an answer whatever happened
             tracking_id = self._registrations.new_tracking_id()
             observed.failed(tracking_id)
             topic = registration_response(ServerError.code // 1000, request.rid)
-            self._send(topic, status.provisioning_body(ServerError(), tracking_id, self._clock()))
+            self._send(topic, status.provisioning_mqtt_body(ServerError(), tracking_id, self._clock()))
         else:
             observed.finished(operation.registration.status, operation.tracking_id)
             self._send_operation(request, operation)

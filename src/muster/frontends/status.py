@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from muster.domain.errors import DeviceNotOnlineError, ServiceError
+from muster.domain.errors import DeviceNotOnlineError, ServiceError, UnauthorizedAccessError, UnauthorizedError
 from muster.domain.timestamp import iso_utc, us_style
 
 ACCEPTED = 0
@@ -67,7 +67,7 @@ def amqp_condition(error: ServiceError) -> str:
 
 
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
-    """The error JSON of DPS, on every transport (dps.md 1.10), ASCII only (dps.md 2.5)."""
+    """The error JSON of DPS (dps.md 1.10), ASCII only (dps.md 2.5)."""
     return ascii_json(
         {
             "errorCode": error.code,
@@ -76,6 +76,12 @@ def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
             "timestampUtc": iso_utc(now),
         }
     )
+
+
+def provisioning_mqtt_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The same over MQTT, where *Unauthorized* has a number of its own (dps.md 11)."""
+    told = UnauthorizedError(error.message) if type(error) is UnauthorizedAccessError else error
+    return provisioning_body(told, tracking_id, now)
 
 
 def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

@@ -231,9 +231,9 @@ def _mqtt_connect(left: int) -> _Plan:
     head = yield _read(min(_CONNECT_HEAD, left))
     left -= len(head)
     if len(head) == _CONNECT_HEAD and head[0] == PROTOCOL_LEVEL:
-        left = yield from _mqtt_field(left, _keep)  # client id
+        left = yield from _mqtt_field(left, _TextMask().mask)  # client id
         if head[1] & 0x04:
-            left = yield from _mqtt_field(left, _keep)  # will topic
+            left = yield from _mqtt_field(left, _TextMask().mask)  # will topic
             left = yield from _mqtt_field(left, _TextMask().mask)
         if head[1] & 0x80:
             left = yield from _mqtt_field(left, _TextMask().mask)  # user name

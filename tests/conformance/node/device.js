@@ -29,13 +29,13 @@ function certificate({ certificate, key }) {
   return { cert: fs.readFileSync(certificate, 'ascii'), key: fs.readFileSync(key, 'ascii') };
 }
 
-/** The whole result of a registration: with ``symmetricKey``, with the files of a certificate, or with a TPM. */
-async function register({ registrationId, idScope, transport, symmetricKey, tpm, payload, ...files }) {
+/** The whole result of a registration: with ``symmetricKey``, the files of a certificate, a TPM, or nothing (``bare``). */
+async function register({ registrationId, idScope, transport, symmetricKey, tpm, bare, payload, host = HOST, ...files }) {
   let security;
   if (tpm) security = tpms[tpm];
   else if (symmetricKey) security = new SymmetricKeySecurityClient(registrationId, symmetricKey);
-  else security = new X509Security(registrationId, certificate(files));
-  const client = ProvisioningDeviceClient.create(HOST, idScope, new TRANSPORTS[transport](), security);
+  else security = new X509Security(registrationId, bare ? {} : certificate(files));
+  const client = ProvisioningDeviceClient.create(host, idScope, new TRANSPORTS[transport](), security);
   if (payload !== undefined) client.setProvisioningPayload(payload);
   return promise(client, 'register');
 }

@@ -3,13 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.domain.check_table import CHECKS, Severity, check, device_verdict, quoted, shell_word, skipped, verdict
+from muster.domain.check_table import CHECKS, Severity, check, quoted, shell_word, skipped, verdict
 from muster.domain.errors import (
     CaCertificateNotFoundError,
-    EnrollmentNotFoundError,
     InvalidCertificateError,
-    UnauthorizedAccessError,
-    UnauthorizedError,
 )
 from muster.domain.report import Check, Outcome
 
@@ -112,27 +109,3 @@ def test_quoted_text_is_one_printable_line(text, shown):
 )
 def test_an_id_goes_into_a_command_only_as_a_plain_word(identifier, word):
     assert shell_word(identifier, "NAME") == word
-
-
-@pytest.mark.parametrize(
-    ("check_id", "came_with", "over_https", "over_mqtt"),
-    [
-        ("enrollment.exists", "certificate", CaCertificateNotFoundError, CaCertificateNotFoundError),
-        ("enrollment.exists", "key", UnauthorizedAccessError, UnauthorizedError),
-        ("enrollment.exists", "tpm", EnrollmentNotFoundError, EnrollmentNotFoundError),
-        ("sas.signature", "key", UnauthorizedAccessError, UnauthorizedError),
-        ("sas.expiry", "key", UnauthorizedAccessError, UnauthorizedError),
-        ("x509.thumbprint", "certificate", InvalidCertificateError, InvalidCertificateError),
-        ("enrollment.attestation", "key", UnauthorizedAccessError, UnauthorizedAccessError),
-    ],
-)
-def test_what_a_device_is_told_depends_on_what_it_came_with(check_id, came_with, over_https, over_mqtt):
-    checks = (check("id-scope.known", passed=True, detail=""), check(check_id, passed=False, detail=""))
-    for is_mqtt, error in ((False, over_https), (True, over_mqtt)):
-        told = device_verdict(checks, by_tpm=came_with == "tpm", by_key=came_with == "key", over_mqtt=is_mqtt)
-        assert told is error
-
-
-def test_a_device_that_passes_is_told_nothing():
-    passed = (check("sas.signature", passed=True, detail=""),)
-    assert device_verdict(passed, by_tpm=True, by_key=True, over_mqtt=True) is None

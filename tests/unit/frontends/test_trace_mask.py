@@ -1,6 +1,7 @@
 """Each secret here is `SECRET` (or spelled out); none may come through, however the stream is cut."""
 
 import os
+from urllib.parse import quote
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_a_connect_keeps_all_but_its_password():
     assert connect.password == b"*" * len(SAS)
     connect.password = SAS
     assert connect == CONNECT
+
+
+@pytest.mark.parametrize("token", [SAS.decode(), quote(SAS.decode(), safe="")])
+def test_a_token_in_place_of_a_name_is_masked(token):
+    stream = masked(Connect(token, username=token, will=Will(token.encode(), b"bye")).encode())
+    assert b"SECRET" not in stream
+    (connect,) = decode_all(stream)
+    assert connect.client_id.startswith(token.partition("sig")[0])
+    assert len(connect.client_id) == len(connect.username) == len(token)
 
 
 @pytest.mark.parametrize("connect", [Connect("d"), Connect("d", username="u"), Connect("", username="u", password=b"")])

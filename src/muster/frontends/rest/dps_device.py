@@ -11,12 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from muster.domain.documents import decode
-from muster.domain.errors import ArgumentInvalidError, ServiceError, TpmChallengeError, UnsupportedMediaTypeError
+from muster.domain.errors import ServiceError, TpmChallengeError, UnsupportedMediaTypeError
 from muster.domain.registration import RETRY_AFTER, operation_view, state_view
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registration_records import RegistrationRecords
-from muster.dps.registrations import RegisterBody, Registrations
+from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
 from muster.frontends import status
 from muster.frontends.rest import requests
@@ -61,12 +60,10 @@ class DpsDeviceApi:
         return _response(view, _ACCEPTED if operation.registration.status == "assigning" else _FINISHED)
 
     async def look_up(self, request: Request) -> Response:
-        """The current record of the device that asks, without a chain that was issued to it (dps.md 1.1, 1.5)."""
+        """The current record of the device that asks, without a chain that was issued to it (dps.md 1.1, 1.3, 1.5)."""
         login = _login(request)
         body = await requests.read_body(request)
-        if body.strip() and decode(body, RegisterBody).csr is not None:
-            raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")
-        await self.registrations.require_credential(login, requests.credential(request))
+        await self.registrations.require_credential(login, requests.credential(request), body)
         service = self.services.find(login.id_scope)
         assert service is not None, "the credential was judged by it"
         registration = await self.records.get(service.id_scope, login.registration_id)

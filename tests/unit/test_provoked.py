@@ -1,0 +1,36 @@
+"""No check without a real client that runs into it."""
+
+import ast
+from pathlib import Path
+
+from muster.domain.check_table import CHECKS
+
+CONFORMANCE = Path(__file__).resolve().parents[1] / "conformance"
+
+_IN_PROCESS = "no conformance test yet; tests/operations/test_issuances.py shows it by the register request itself"
+
+UNPROVOKED = {
+    "csr.policy": _IN_PROCESS,
+    "csr.signature": _IN_PROCESS,
+    "csr.key": _IN_PROCESS,
+    "csr.ca": _IN_PROCESS,
+    "csr.extended-key-usage": _IN_PROCESS,
+    "csr.alternative-name": _IN_PROCESS,
+}
+"""Checks that no real client was made to run into, with the reason."""
+
+
+def claimed() -> list[str]:
+    """The ids in every ``provokes(...)`` of the conformance tests. That they are true is asserted when those run."""
+    calls = [
+        node
+        for module in CONFORMANCE.glob("test_*.py")
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "provokes"
+    ]
+    return [ast.literal_eval(argument) for call in calls for argument in call.args]
+
+
+def test_every_check_is_provoked_by_a_real_client():
+    assert set(claimed()) | set(UNPROVOKED) == set(CHECKS)
+    assert not set(claimed()) & set(UNPROVOKED)
