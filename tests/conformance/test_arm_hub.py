@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkError
 from tests.support.fix_pki import Identity, chain_leaf, ec_key, issue, root
 from tests.support.fix_server import DEVELOPMENT_KEY, MusterServer
@@ -99,8 +100,14 @@ def proof(authority: Identity, code: str) -> str:
     return issue(code, authority, key=ec_key("proof")).certificate_pem.decode()
 
 
+@provokes("device.certificate-authority")
 def test_a_device_of_a_ca_that_was_proved(
-    management: Management, muster: MusterServer, clients: OpenClient, https: HttpsClient, tmp_path: Path
+    management: Management,
+    muster: MusterServer,
+    clients: OpenClient,
+    https: HttpsClient,
+    explain: Explain,
+    tmp_path: Path,
 ) -> None:
     device = clients("device.py")
     certificate, key = chain_leaf("ca-device").write(tmp_path)
@@ -116,8 +123,7 @@ def test_a_device_of_a_ca_that_was_proved(
     with pytest.raises(SdkError) as caught:
         device.call("connect", **login)
     assert caught.value.kind == "CredentialError"
-    report = muster.cli_json("why", "ca-device")[0]
-    assert [item["id"] for item in report["checks"] if item["outcome"] == "refused"] == ["device.certificate-authority"]
+    explain(muster, "ca-device", "device.certificate-authority")
 
     begun = management("generate", certificate="plant", etag=uploaded["etag"])
     signed = proof(root(), begun["properties"]["verification_code"])

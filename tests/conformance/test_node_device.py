@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import HttpsClient, SdkError
 from tests.support.fix_node import NodeClient, OpenNodeClient
 from tests.support.fix_pki import Identity, chain_leaf, intermediate, other_self_signed, self_signed
@@ -66,7 +67,10 @@ def test_thumbprints(https: HttpsClient, device: NodeClient, tmp_path: Path, dig
     assert event["connectionAuthMethod"].startswith('{"scope":"device","type":"x509Certificate"')
 
 
-def test_a_certificate_of_a_ca(muster: MusterServer, https: HttpsClient, device: NodeClient, tmp_path: Path) -> None:
+@provokes("device.common-name")
+def test_a_certificate_of_a_ca(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, explain: Explain, tmp_path: Path
+) -> None:
     authority = tmp_path / "line.pem"
     authority.write_bytes(intermediate().certificate_pem)
     hub = muster.cli_json("hub", "list")[0]["name"]
@@ -76,6 +80,7 @@ def test_a_certificate_of_a_ca(muster: MusterServer, https: HttpsClient, device:
     https.create_device("node-other", authentication={"type": "certificateAuthority"})
     refused(muster, device, "node-other", "x509.issuer-known", **files(other_self_signed("node-other"), tmp_path))
     refused(muster, device, "node-other", "device.common-name", **files(chain_leaf("node-ca"), tmp_path))
+    explain(muster, "node-other", "device.common-name")
 
 
 def refused(muster: MusterServer, device: NodeClient, device_id: str, check_id: str, **login: Any) -> None:
