@@ -192,7 +192,14 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 @pytest.fixture
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
-    dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
+    dps = DpsServiceApi(
+        services.provisioning,
+        services.enrollments,
+        services.groups,
+        services.records,
+        services.throttles,
+        services.access,
+    )
     hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
     muster = MusterApi(
         services.hubs,

@@ -17,14 +17,17 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
+from muster.domain.throttle import Rates
 from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
 from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
 from muster.dps.groups import GroupIndex
+from muster.dps.quotas import Quota, Quotas
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
+from muster.dps.throttles import Throttles
 from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
@@ -65,6 +68,7 @@ class Services:
     attestations: Attestations
     allocations: Allocations
     registrations: Registrations
+    throttles: Throttles
     authentication: DeviceAuthentication
     access: ServiceAccess
 
@@ -73,7 +77,7 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
     database = await _open_database(options, directory)
     try:
         await migrate(database, clock())
-        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook())
+        services = build_services(database, LocalBus(), clock, os.urandom, HttpWebhook(), rates=options.rates)
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
@@ -92,14 +96,25 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
         raise ConfigurationError(f"The database cannot be opened: {error}") from error
 
 
-def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook) -> Services:
-    """Every service on an open, migrated database."""
+def build_services(
+    database: Database,
+    bus: LocalBus,
+    clock: Clock,
+    entropy: Entropy,
+    webhook: Webhook,
+    *,
+    rates: Rates | None = None,
+    quotas: Quotas | None = None,
+) -> Services:
+    """Every service on an open, migrated database; at any rate and with Azure's quotas unless others are given."""
+    throttles = Throttles(rates or Rates(), clock)
+    quotas = quotas or Quotas()
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
     devices = Devices(database, bus, clock, entropy)
-    enrollments = Enrollments("individual", database, bus, clock, entropy)
-    groups = Enrollments("group", database, bus, clock, entropy)
+    enrollments = Enrollments("individual", database, bus, clock, entropy, quotas)
+    groups = Enrollments("group", database, bus, clock, entropy, quotas)
     authorities = Authorities(database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
@@ -117,6 +132,8 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         challenges,
         devices,
         reports,
+        Quota(database, clock, "registration", "registrations", quotas.registrations),
+        throttles,
         clock,
         entropy,
     )
@@ -137,6 +154,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
+        throttles=throttles,
         authentication=DeviceAuthentication(devices, reports, clock),
         access=ServiceAccess(reports, clock),
     )

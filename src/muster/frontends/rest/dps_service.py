@@ -20,6 +20,7 @@ from muster.domain.registration import state_view
 from muster.dps.enrollments import DEFAULT_PAGE, MAXIMUM_PAGE, BulkMode, Enrollments
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.throttles import Throttles
 from muster.frontends import status
 from muster.frontends.rest import requests
 from muster.frontends.rest.requests import Guard
@@ -50,6 +51,7 @@ class DpsServiceApi:
     individual: Enrollments
     groups: Enrollments
     records: RegistrationRecords
+    throttles: Throttles
     access: ServiceAccess
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -74,7 +76,10 @@ class DpsServiceApi:
         ]
 
     async def authorize(self, request: Request, right: Right) -> ProvisioningService:
-        """The instance that is asked; raises UnauthorizedAccessError and InvalidProtocolVersionError."""
+        """The instance that is asked.
+
+        Raises UnauthorizedAccessError, InvalidProtocolVersionError and ThrottledError.
+        """
         service = self.services.first
         credential = requests.credential(request)
         attempt = Attempt(
@@ -89,6 +94,7 @@ class DpsServiceApi:
         path = requests.segments(request)
         await self.access.require(attempt, credential, service.policies, hosts, path, (right,))
         requests.require_api_version(request)
+        self.throttles.operation(service.id_scope)
         return service
 
     async def state(self, service: ProvisioningService, registration_id: str) -> dict[str, Any] | None:
