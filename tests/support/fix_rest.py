@@ -198,6 +198,7 @@ def rest(services: Services) -> RestClient:
         services.groups,
         services.records,
         services.throttles,
+        services.group_reviews,
         services.access,
     )
     hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)

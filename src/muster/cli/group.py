@@ -4,6 +4,7 @@ Not here: what a group's document looks like (``cli/enrollment_document.py``), a
 (``cli/enrollment_requests.py``).
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,7 +112,9 @@ def create(
         webhook_api_version=webhook_api_version,
     )
     document = changed(new_document("enrollmentGroupId", group_id), changes)
-    _show(_requests(connection_string, data_directory).create(document, update=update), output)
+    requests = _requests(connection_string, data_directory)
+    _show(requests.create(document, update=update), output)
+    _print_warnings(requests)
 
 
 @app.command()
@@ -167,6 +170,7 @@ def update(
     requests = _requests(connection_string, data_directory)
     existing = requests.get(group_id)
     _show(requests.put(changed(existing, changes), etag or existing.get("etag")), output)
+    _print_warnings(requests)
 
 
 @app.command(name="list")
@@ -293,6 +297,11 @@ def _show(document: Document, output: Format) -> None:
         print_json(document)
     else:
         print(record_text(enrollment_rows(document)))
+
+
+def _print_warnings(requests: "EnrollmentRequests") -> None:
+    for check in requests.warnings():
+        print(f"warning: {printable(check['detail'])}: {printable(check['fix'])}", file=sys.stderr)
 
 
 def _list_row(document: Document) -> tuple[object, ...]:

@@ -101,6 +101,7 @@ class Server:
             services.groups,
             services.records,
             services.throttles,
+            services.group_reviews,
             services.access,
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)

@@ -22,6 +22,7 @@ from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
 from muster.dps.authorities import Authorities
 from muster.dps.enrollments import Enrollments
+from muster.dps.group_reviews import GroupReviews
 from muster.dps.groups import GroupIndex
 from muster.dps.quotas import Quota, Quotas
 from muster.dps.registration_records import RegistrationRecords
@@ -69,6 +70,7 @@ class Services:
     allocations: Allocations
     registrations: Registrations
     throttles: Throttles
+    group_reviews: GroupReviews
     authentication: DeviceAuthentication
     access: ServiceAccess
 
@@ -155,6 +157,7 @@ def build_services(
         allocations=allocations,
         registrations=registrations,
         throttles=throttles,
+        group_reviews=GroupReviews(index, reports, clock),
         authentication=DeviceAuthentication(devices, reports, clock),
         access=ServiceAccess(reports, clock),
     )
