@@ -195,7 +195,15 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 @pytest.fixture
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
-    dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
+    dps = DpsServiceApi(
+        services.provisioning,
+        services.enrollments,
+        services.groups,
+        services.records,
+        services.throttles,
+        services.group_reviews,
+        services.access,
+    )
     hub = HubServiceApi(services.hubs, services.devices, services.access)
     gate = HubGate(services.hubs, services.access)
     twins = HubTwinsApi(gate, services.twins)

@@ -20,10 +20,10 @@ from muster.domain.errors import (
     ArgumentInvalidError,
     CaCertificateMissingError,
     PreconditionFailedError,
-    QuotaExceededError,
 )
 from muster.domain.etag import document_etag, require_match
 from muster.dps.enrollments import enrollments_changed_subject
+from muster.dps.quotas import lock_counts, require_below
 from muster.pki.certificate import CertificateFormatError, read_certificates
 from muster.store.database import Body, Database, Row, Transaction
 
@@ -118,9 +118,9 @@ class Authorities:
 
     @staticmethod
     async def _require_room(tx: Transaction, id_scope: str) -> None:
+        await lock_counts(tx, id_scope)
         row = await tx.fetch_one("SELECT count(*) FROM ca_certificate WHERE id_scope = :id_scope", id_scope=id_scope)
-        if row is not None and row[0] >= MAXIMUM_AUTHORITIES:
-            raise QuotaExceededError(f"There are {row[0]} CA certificates; {MAXIMUM_AUTHORITIES} are allowed.")
+        require_below(row[0] if row else 0, MAXIMUM_AUTHORITIES, "CA certificates")
 
     async def new_verification_code(self, id_scope: str, name: str, if_match: str | None) -> Authority:
         """Begin a proof of possession: a new code, 48 upper-case hex digits. Raises CaCertificateMissingError."""
