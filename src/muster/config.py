@@ -6,6 +6,8 @@ Not here: what operators change while running; that is data. Components receive 
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.domain.throttle import Rates
+
 DEVELOPMENT_KEY = "bXVzdGVyLWRldi1rZXktdGhpcy1pcy1uby1zZWNyZXQ="
 """The documented key of every policy of the development identity; it decodes to what it is."""
 
@@ -39,6 +41,7 @@ class UpOptions:
     ca_directory: Path | None = None
     log_level: str = "info"
     log_format: str = "text"
+    rates: Rates = Rates()  # noqa: RUF009 - frozen
 
 
 class ConfigurationError(Exception):

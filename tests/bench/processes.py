@@ -23,6 +23,12 @@ def memory_kib(pid: int) -> int:
     raise ValueError(f"process {pid} has no memory")
 
 
+def resident_kib(pid: int) -> int:
+    """The resident set size of a process in KiB; cheaper to learn than ``memory_kib``."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
     """Processes started inside the block stay on this core; None leaves them where they are."""

@@ -58,6 +58,18 @@ class TestSymmetricKeyGroup:
         assert "404201" in failure(muster, "group", "show", "keys-4")
         assert "404201" in failure(muster, "group", "registrations", "keys-4")
 
+    def test_a_key_of_another_group_is_warned_of(self, muster):
+        first = muster.cli("group", "create", "keys-6", "--symmetric-key")
+        assert first.stderr == ""
+        key = muster.cli_json("group", "keys", "keys-6")["symmetricKey"]["primaryKey"]
+        made = muster.cli("group", "create", "keys-7", "--primary-key", key)
+        assert 'warning: enrollment group "keys-7" shares a symmetric key with "keys-6": ' in made.stderr
+        assert key not in made.stderr
+        assert "shares a symmetric key" in muster.cli("group", "update", "keys-7", "--disable").stderr
+        assert muster.cli_json("why", "keys-7")[0]["verdict"] == "warned"
+        muster.cli("group", "delete", "keys-6")
+        assert muster.cli("group", "update", "keys-7", "--enable").stderr == ""
+
     def test_a_group_without_devices_has_no_registrations(self, muster):
         muster.cli("group", "create", "keys-5", "--symmetric-key")
         assert muster.cli_json("group", "registrations", "keys-5") == []

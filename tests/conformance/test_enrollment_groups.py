@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkClient, SdkError
 from tests.support.fix_pki import chain_leaf, issue, self_signed, to_pem
 from tests.support.fix_server import ID_SCOPE, MusterServer, StartServer
@@ -161,6 +162,20 @@ def test_references_to_a_ca(muster: MusterServer, https: HttpsClient, device: Sd
     assert [result["deviceId"] for result in results] == [f"{ids[0]}-alone", f"{ids[1]}-alone", *ids[2:]]
     members = https.request("POST", "/registrations/by-reference/query?api-version=2021-10-01", {"query": "*"}).json
     assert sorted(state["registrationId"] for state in members) == ids[2:]
+
+
+@provokes("group.key-unique")
+def test_a_key_of_two_groups(muster: MusterServer, service: Service, device: SdkClient, explain: Explain) -> None:
+    """The device goes on; its report warns that its key fits both."""
+    shared = base64.b64encode(bytes(range(2, 34))).decode()
+    for group in ("twice-a", "twice-b"):
+        service("create_group", group_id=group, primary_key=shared, secondary_key=shared)
+    own = derive_device_key(shared, "twice-1")
+    result = device.call("register", registration_id="twice-1", id_scope=ID_SCOPE, symmetric_key=own)
+    assert result["status"] == "assigned"
+    explain(muster, "twice-1", "group.key-unique", verdict="warned")
+    for group in ("twice-a", "twice-b"):
+        service("delete_group", group_id=group)
 
 
 def test_refusals(muster: MusterServer, service: Service, device: SdkClient) -> None:

@@ -199,7 +199,15 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 @pytest.fixture
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
-    dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
+    dps = DpsServiceApi(
+        services.provisioning,
+        services.enrollments,
+        services.groups,
+        services.records,
+        services.throttles,
+        services.group_reviews,
+        services.access,
+    )
     gate = HubGate(services.hubs, services.access)
     registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
     twins = HubTwinsApi(gate, services.twins)

@@ -14,7 +14,9 @@ from muster.bus.bus import LocalBus
 from muster.ca_directory import CaDirectory
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.enrollment import Enrollment, EnrollmentBody
+from muster.domain.throttle import Rates
 from muster.domain.timestamp import SECOND
+from muster.dps.quotas import Quotas
 from muster.dps.services import ProvisioningService
 from muster.hub.hubs import Hub
 from muster.pki.private_key import write_private_key
@@ -101,10 +103,19 @@ class Services(server_services.Services):
         return await self.groups.put(self.service, group_id, msgspec.convert(body, EnrollmentBody), None)
 
 
-async def build_services(database: Database, clock: Clock, ca_directory: Path = NO_CAS) -> Services:
+async def build_services(
+    database: Database,
+    clock: Clock,
+    ca_directory: Path = NO_CAS,
+    *,
+    rates: Rates | None = None,
+    quotas: Quotas | None = None,
+) -> Services:
     """All services on an open, migrated database, with one hub ``hub`` and one id scope that both know."""
     webhook = ScriptedWebhook()
-    built = server_services.build_services(database, LocalBus(), clock, os.urandom, webhook, ca_directory)
+    built = server_services.build_services(
+        database, LocalBus(), clock, os.urandom, webhook, ca_directory, rates=rates, quotas=quotas
+    )
     hub = await built.hubs.ensure("hub", "hub.example.net", partition_count=4, well_known_key=KEY)
     await built.provisioning.ensure(ID_SCOPE, "dps.example.net", (hub,), well_known_key=KEY)
     values = {field.name: getattr(built, field.name) for field in fields(built)}
@@ -112,11 +123,23 @@ async def build_services(database: Database, clock: Clock, ca_directory: Path = 
 
 
 @pytest.fixture
-async def services(tmp_path: Path) -> AsyncIterator[Services]:
+def rates() -> Rates:
+    """Any rate; a module that tests others has a fixture of the same name."""
+    return Rates()
+
+
+@pytest.fixture
+def quotas() -> Quotas:
+    """Azure's; a module that tests others has a fixture of the same name."""
+    return Quotas()
+
+
+@pytest.fixture
+async def services(tmp_path: Path, rates: Rates, quotas: Quotas) -> AsyncIterator[Services]:
     clock = Clock()
     database = await open_sqlite(tmp_path / "muster.db", durable=False)
     await migrate(database, clock())
-    built = await build_services(database, clock, tmp_path / "ca")
+    built = await build_services(database, clock, tmp_path / "ca", rates=rates, quotas=quotas)
     yield built
     await built.registrations.stop()
     await database.close()

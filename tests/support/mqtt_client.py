@@ -221,10 +221,14 @@ def device_token(host: str, device_id: str, key: str) -> str:
 # Provisioning
 
 
-async def open_registration(at: Endpoint, id_scope: str, registration_id: str) -> MqttClient:
-    """A connection to the provisioning service, subscribed to its answers."""
+async def open_registration(
+    at: Endpoint, id_scope: str, registration_id: str, password: str | None = None
+) -> MqttClient:
+    """A connection to the provisioning service, subscribed to its answers. ``password``: a token, if there is one."""
     user_name = f"{id_scope}/registrations/{registration_id}/api-version=2019-03-31"
-    client = await MqttClient.open(at, Connect(registration_id, username=user_name, keep_alive=_KEEP_ALIVE))
+    secret = None if password is None else password.encode()
+    connect = Connect(registration_id, username=user_name, password=secret, keep_alive=_KEEP_ALIVE)
+    client = await MqttClient.open(at, connect)
     client.send(Subscribe(1, [(b"$dps/registrations/res/#", 0)]))
     await client.next(Suback)
     return client
@@ -232,10 +236,15 @@ async def open_registration(at: Endpoint, id_scope: str, registration_id: str) -
 
 async def start_registration(client: MqttClient, registration_id: str) -> str:
     """Register; the operation id that came with 202."""
-    body = json.dumps({"registrationId": registration_id}).encode()
-    status, answer = await _ask(client, "$dps/registrations/PUT/iotdps-register/?$rid=1", body)
+    status, answer = await ask_to_register(client, registration_id)
     assert status == "202", (status, answer)
     return str(answer["operationId"])
+
+
+async def ask_to_register(client: MqttClient, registration_id: str) -> tuple[str, dict[str, Any]]:
+    """Register; status and body of the answer, whatever it is."""
+    body = json.dumps({"registrationId": registration_id}).encode()
+    return await _ask(client, "$dps/registrations/PUT/iotdps-register/?$rid=1", body)
 
 
 async def finish_registration(client: MqttClient, operation_id: str, pause: float) -> dict[str, Any]:

@@ -160,7 +160,13 @@ class Player:
         apis = (
             DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock),
             DpsServiceApi(
-                services.provisioning, services.enrollments, services.groups, services.records, services.access
+                services.provisioning,
+                services.enrollments,
+                services.groups,
+                services.records,
+                services.throttles,
+                services.group_reviews,
+                services.access,
             ),
             ProvisioningResources(services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)),
         )

@@ -63,11 +63,31 @@ class ServiceClient:
         found, _ = self.request("GET", f"/devices/{device_id}?{_HUB_VERSION}", self._hub_token)
         return dict(found)
 
-    def enroll(self, registration_id: str, certificate_pem: str) -> None:
+    def enroll(self, registration_id: str, certificate_pem: str, *, enabled: bool = True) -> None:
         """An individual enrollment by X.509 certificate."""
         attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": certificate_pem}}}}
-        body = {"registrationId": registration_id, "attestation": attestation}
+        status = "enabled" if enabled else "disabled"
+        body = {"registrationId": registration_id, "attestation": attestation, "provisioningStatus": status}
         self.request("PUT", f"/enrollments/{registration_id}?{_DPS_VERSION}", self._dps_token, body)
+
+    def enroll_group(self, group_id: str, attestation: dict[str, Any]) -> None:
+        """An enrollment group by any mechanism."""
+        body = {"enrollmentGroupId": group_id, "attestation": attestation}
+        self.request("PUT", f"/enrollmentGroups/{group_id}?{_DPS_VERSION}", self._dps_token, body)
+
+    def exists(self, path: str, *, hub: bool = False) -> bool:
+        """Whether GET of a path of the provisioning service, or of the hub, finds something; else it is 404."""
+        version, token = (_HUB_VERSION, self._hub_token) if hub else (_DPS_VERSION, self._dps_token)
+        self._connection.request("GET", f"{path}?{version}", headers={"Authorization": token})
+        response = self._connection.getresponse()
+        text = response.read()
+        assert response.status in (http.client.OK, http.client.NOT_FOUND), f"{path}: {response.status} {text.decode()}"
+        return response.status == http.client.OK
+
+    def reports(self, identifier: str) -> list[dict[str, Any]]:
+        """The reports of a tracking id, a registration id or a device id."""
+        found, _ = self.request("GET", f"/muster/v1/reports/{identifier}", self._hub_token)
+        return list(found)
 
     def registration(self, registration_id: str) -> dict[str, Any]:
         """The registration state of a device."""

@@ -4,6 +4,7 @@ Not here: the options (``cli/enrollment.py``, ``cli/group.py``), what a document
 (``cli/enrollment_document.py``), and requests (``cli/enrollment_requests.py``).
 """
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,9 @@ class EnrollmentNoun:
     def create(self, name: str, changes: Changes, server: ServerOptions, output: Format, *, replace: bool) -> None:
         """Raises CommandError for one that exists, unless it is to be replaced."""
         document = changed(new_document(self.member, name), changes)
-        _print_written(self.requests(server).create(document, update=replace), output)
+        requests = self.requests(server)
+        _print_written(requests.create(document, update=replace), output)
+        _print_warnings(requests)
 
     def update(self, name: str, changes: Changes, server: ServerOptions, output: Format, etag: str | None) -> None:
         """Raises BadParameter when there is nothing to change."""
@@ -43,6 +46,7 @@ class EnrollmentNoun:
         requests = self.requests(server)
         existing = requests.get(name)
         _print_written(requests.put(changed(existing, changes), etag or existing.get("etag")), output)
+        _print_warnings(requests)
 
     def print_all(self, server: ServerOptions, output: Format, top: int) -> None:
         documents = self.requests(server).all(top)
@@ -91,3 +95,8 @@ def _print_written(document: Document, output: Format) -> None:
         print_json(document)
     else:
         print(record_text(enrollment_rows(document)))
+
+
+def _print_warnings(requests: "EnrollmentRequests") -> None:
+    for check in requests.warnings():
+        print(f"warning: {printable(check['detail'])}: {printable(check['fix'])}", file=sys.stderr)

@@ -21,13 +21,17 @@ _NOT_FOUND = 404
 
 
 class EnrollmentRequests:
-    """The routes of one kind. ``member`` is that of an id in a document, ``noun`` the word of the command line."""
+    """The routes of one kind. ``member`` is that of an id in a document, ``noun`` the word of the command line.
+
+    ``tracking_id`` leads to what the server warns of in what was put last, if it does.
+    """
 
     def __init__(self, client: "Client", word: str, member: str, noun: str) -> None:
         self.member = member
         self._client = client
         self._word = word
         self._noun = noun
+        self.tracking_id: str | None = None
 
     def get(self, name: str) -> Document:
         document: Document = self._request("GET", self._word, name).document
@@ -44,8 +48,18 @@ class EnrollmentRequests:
     def put(self, document: Document, etag: str | None) -> Document:
         headers = {"If-Match": etag} if etag else {}
         name = str(document[self.member])
-        stored: Document = self._request("PUT", self._word, name, body=document, headers=headers).document
+        answer = self._request("PUT", self._word, name, body=document, headers=headers)
+        self.tracking_id = answer.headers.get("x-muster-tracking-id")
+        stored: Document = answer.document
         return stored
+
+    def warnings(self) -> list[Document]:
+        """The checks that warned of what was put last, from the report that the server made of them."""
+        if self.tracking_id is None:
+            return []
+        access = self._client.target.provisioning
+        reports = self._client.request(access, "GET", path("muster", "v1", "reports", self.tracking_id)).document
+        return [check for check in reports[0]["checks"] if check["outcome"] == "warned"]
 
     def create(self, document: Document, *, update: bool) -> Document:
         """Put one that does not exist, or with ``update`` replace it. Raises CommandError."""

@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muster.cli.failure import CommandError
+
+if TYPE_CHECKING:
+    from muster.domain.throttle import Rates
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -60,6 +63,15 @@ def _clock(text: str) -> int:
         raise typer.BadParameter(str(error), param_hint="--clock") from None
 
 
+def _rates(text: str) -> "Rates":
+    from muster.domain.throttle import read_rates
+
+    try:
+        return read_rates(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--limits") from None
+
+
 @app.command()
 def up(
     *,
@@ -101,6 +113,14 @@ def up(
             show_default=False,
         ),
     ] = None,
+    limits: Annotated[
+        str,
+        typer.Option(
+            metavar="RATES",
+            help="How often may be asked before the answer is 429: off, azure, or single rates such as"
+            " azure,registrations=20/m,polls=off.",
+        ),
+    ] = "off",
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -117,6 +137,8 @@ def up(
     from muster.config import ConfigurationError, UpOptions
     from muster.server.run import run_up
 
+    rates = _rates(limits)
+
     options = UpOptions(
         addresses=tuple(address or ()),
         host_name=host_name,
@@ -130,6 +152,7 @@ def up(
         ca_directory=ca_dir,
         log_level=log_level.value,
         log_format=log_format.value,
+        rates=rates,
     )
     try:
         code = run_up(options, _print_banner)

@@ -122,6 +122,11 @@ _ROWS = (
         CaCertificateNotFoundError,
         "seen",
     ),
+    _warn(
+        "group.key-unique",
+        "no other enrollment group has one of its symmetric keys",
+        "ours: which of several groups Azure takes is not known",
+    ),
     # A device's own X.509 certificate (dps.md 4.2, 4.4, 4.5).
     _refuse(
         "x509.certificate-presented",

@@ -21,6 +21,9 @@ _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RETRY_AFTER = 3
 """Seconds after which a device asks again; 3, as the real service says, suits every client (dps.md 9.3)."""
 
+MAXIMUM_MESSAGE_BYTES = 96 * 1024
+"""What a device may send at once (dps.md 6.10)."""
+
 
 class Registration(msgspec.Struct, frozen=True):
     """One registration record. ``assigned_hub`` is a hub's name; what a client sees is its host name."""

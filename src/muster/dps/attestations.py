@@ -15,6 +15,7 @@ from muster.domain.credential import Credential
 from muster.domain.enrollment import Enrollment
 from muster.domain.report import Check, Outcome
 from muster.domain.sas import MalformedTokenError, SasToken, check_token, derive_device_key, parse_token
+from muster.domain.shared_keys import check_group_keys
 from muster.dps.enrollments import Enrollments
 from muster.dps.groups import GroupIndex, Groups
 from muster.dps.services import ProvisioningService, ProvisioningServices
@@ -190,7 +191,7 @@ class Attestations:
         )
         if found is None:
             return None, (absent, readable, derived)
-        return found, (absent, readable, derived, *checks)
+        return found, (absent, readable, derived, *checks, check_group_keys(found, groups.symmetric))
 
 
 def _derived(group: Enrollment, registration_id: str) -> tuple[str, ...]:

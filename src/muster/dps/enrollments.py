@@ -21,19 +21,17 @@ from muster.domain.errors import (
     ConflictError,
     EnrollmentNotFoundError,
     PreconditionFailedError,
-    QuotaExceededError,
     ServiceError,
 )
 from muster.domain.etag import ANY, document_etag, require_match
 from muster.domain.registration_id import registration_id_key
+from muster.dps.quotas import Quota, Quotas, lock_counts, require_below
 from muster.dps.services import ProvisioningService
 from muster.store.database import Database, Row, Transaction
 
 DEFAULT_PAGE = 100
 MAXIMUM_PAGE = 1000
 MAXIMUM_BULK = 10
-MAXIMUM_GROUPS_OF_A_TYPE = 100
-MAXIMUM_INDIVIDUAL = 1_000_000
 
 BulkMode = Literal["create", "update", "updateIfMatchETag", "updateIfMatchEtag", "delete"]
 """The third in two spellings: of the API (dps.md 6.6), and of the service client for Node.js."""
@@ -79,7 +77,13 @@ class Enrollments:
     """The enrollments of one kind, of all provisioning services; every operation names its id scope."""
 
     def __init__(
-        self, kind: Kind, database: Database, bus: Bus, clock: Callable[[], int], entropy: Callable[[int], bytes]
+        self,
+        kind: Kind,
+        database: Database,
+        bus: Bus,
+        clock: Callable[[], int],
+        entropy: Callable[[int], bytes],
+        quotas: Quotas,
     ) -> None:
         self.kind: Kind = kind
         self._table = _TABLES[kind]
@@ -91,6 +95,10 @@ class Enrollments:
         self._bus = bus
         self._clock = clock
         self._entropy = entropy
+        self._quotas = quotas
+        self._individual = Quota(
+            database, clock, "individual_enrollment", "individual enrollments", quotas.individual_enrollments
+        )
 
     async def find(self, id_scope: str, id: str) -> Enrollment | None:
         row = await self._database.fetch_one(self._select, id_scope=id_scope, key=registration_id_key(id))
@@ -132,6 +140,7 @@ class Enrollments:
         Raises what the body's rules raise, PreconditionFailedError and QuotaExceededError.
         """
         _require_linked(service, body)
+        counted = self.kind == "group" or await self._individual.is_near(service.id_scope)
 
         async def transaction(tx: Transaction) -> Enrollment:
             stored = await self.find_in(tx, service.id_scope, id)
@@ -140,8 +149,8 @@ class Enrollments:
             if stored is not None:
                 require_match(if_match, stored.etag)
             document = read_document(self.kind, id, body, stored.document if stored else None, self._new_key)
-            if stored is None or stored.mechanism.type != document.mechanism.type:
-                await self._require_room(tx, service.id_scope, document.mechanism)
+            if counted:
+                await self._require_room(tx, service.id_scope, stored, document.mechanism)
             return await self._write(tx, service.id_scope, id, body, stored, document)
 
         enrollment = await self._database.transact(transaction)
@@ -199,18 +208,24 @@ class Enrollments:
         document = msgspec.structs.replace(enrollment.document, mechanism=mechanism)
         await self._upsert(tx, id_scope, msgspec.structs.replace(enrollment, document=document))
 
-    async def _require_room(self, tx: Transaction, id_scope: str, mechanism: Mechanism) -> None:
-        where = "id_scope = :id_scope"
-        params = {"id_scope": id_scope}
-        maximum = MAXIMUM_INDIVIDUAL
-        if self.kind == "group":
-            where += " AND attestation_type = :attestation_type"
-            params["attestation_type"] = mechanism.type
-            maximum = MAXIMUM_GROUPS_OF_A_TYPE
-        row = await tx.fetch_one(f"SELECT count(*) FROM {self._table.name} WHERE {where}", **params)
-        if row is not None and row[0] >= maximum:
-            what = f"enrollment groups of type {mechanism.type}" if self.kind == "group" else "individual enrollments"
-            raise QuotaExceededError(f"There are {row[0]} {what}; {maximum} are allowed.")
+    async def _require_room(
+        self, tx: Transaction, id_scope: str, stored: Enrollment | None, mechanism: Mechanism
+    ) -> None:
+        """Raise QuotaExceededError when this would be one more than are allowed; of groups each type counts."""
+        if self.kind == "individual":
+            if stored is None:
+                await self._individual.require_room(tx, id_scope)
+            return
+        if stored is not None and stored.mechanism.type == mechanism.type:
+            return
+        await lock_counts(tx, id_scope)
+        row = await tx.fetch_one(
+            f"SELECT count(*) FROM {self._table.name} WHERE id_scope = :id_scope AND attestation_type = :type",
+            id_scope=id_scope,
+            type=mechanism.type,
+        )
+        what = f"enrollment groups of type {mechanism.type}"
+        require_below(row[0] if row else 0, self._quotas.groups_of_a_type, what)
 
     def _new_key(self) -> str:
         return encode_key(self._entropy(GENERATED_KEY_BYTES))

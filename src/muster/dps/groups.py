@@ -18,7 +18,9 @@ from muster.hub.authorities import Authorities, AuthorityTable
 
 _STALE = SECOND
 
-CA_CERTIFICATES = AuthorityTable("ca_certificate", "id_scope", enrollments_changed_subject)
+CA_CERTIFICATES = AuthorityTable(
+    "ca_certificate", "id_scope", "provisioning_service WHERE id_scope", enrollments_changed_subject
+)
 """The CA certificates of provisioning services."""
 
 

@@ -23,19 +23,22 @@ from muster.domain.errors import (
     RegistrationNotFoundError,
     ServiceError,
     TokenExpiredError,
+    TooLargeError,
     UnauthorizedAccessError,
     UnauthorizedError,
 )
 from muster.domain.etag import document_etag
-from muster.domain.registration import Registration, is_operation_of, operation_id
+from muster.domain.registration import MAXIMUM_MESSAGE_BYTES, Registration, is_operation_of, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
 from muster.dps.assignments import Assignments, Context
 from muster.dps.attestations import Attestations, DeviceLogin, Verdict
 from muster.dps.enrollments import Enrollments
 from muster.dps.issuances import IssuanceOrder
+from muster.dps.quotas import Quota
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.throttles import Throttles
 from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
 from muster.hub.authentication import refused_report
 from muster.hub.reports import Attempt, Reports
@@ -76,6 +79,8 @@ class Registrations:
         tpm_challenges: TpmChallenges,
         assignments: Assignments,
         reports: Reports,
+        quota: Quota,
+        throttles: Throttles,
         clock: Callable[[], int],
         entropy: Callable[[int], bytes],
     ) -> None:
@@ -88,6 +93,8 @@ class Registrations:
         self._tpm_challenges = tpm_challenges
         self._assignments = assignments
         self._reports = reports
+        self._quota = quota
+        self._throttles = throttles
         self._clock = clock
         self._entropy = entropy
 
@@ -109,8 +116,12 @@ class Registrations:
         """Judge the device and begin an operation; the answer is 202 with what this returns.
 
         Raises what the first refusing check says, with a stored report; ArgumentInvalidError for a body that
-        contradicts the login; TpmChallengeError for a TPM that has to prove itself first.
+        contradicts the login; TpmChallengeError for a TPM that has to prove itself first; TooLargeError,
+        ThrottledError and QuotaExceededError.
         """
+        self._throttles.registration(login.id_scope)
+        if len(body) > MAXIMUM_MESSAGE_BYTES:
+            raise TooLargeError(f"The message has {len(body)} bytes; {MAXIMUM_MESSAGE_BYTES} are allowed.")
         tracking_id = self._reports.new_tracking_id()
         request = _read_request(login, body)
         found, order = await self._judge(login, credential, request)
@@ -170,6 +181,7 @@ class Registrations:
         individual = enrollment.kind == "individual"
         registration_id = enrollment.id if individual else login.registration_id
         key = registration_id_key(registration_id)
+        counted = await self._quota.is_near(service.id_scope)
 
         async def transaction(tx: Transaction) -> Registration:
             # Two first registrations at once take turns here.
@@ -180,6 +192,8 @@ class Registrations:
             if stored is not None and stored.status == "assigning":
                 await self._require_same_csr(tx, service.id_scope, stored, context)
                 return stored
+            if stored is None and counted:
+                await self._quota.require_room(tx, service.id_scope)
             now = self._clock()
             registration = Registration(
                 registration_id=registration_id,
@@ -211,11 +225,16 @@ class Registrations:
     # Poll
 
     async def status(self, login: DeviceLogin, operation: str) -> Operation:
-        """What a poll sees. Raises RegistrationNotFoundError unless it is an operation of this registration.
+        """What a poll sees. Raises RegistrationNotFoundError unless it is an operation of this registration, and
+        ThrottledError.
 
         An operation that a later one overtook is answered with what the later one reached, so that of two clients
         that register one device at the same time both come to an end (dps.md 10, 4).
         """
+        self._throttles.poll(login.id_scope, login.registration_id)
+        return await self._status(login, operation)
+
+    async def _status(self, login: DeviceLogin, operation: str) -> Operation:
         service = self._services.find(login.id_scope)
         registration = await self._records.find(service.id_scope, login.registration_id) if service else None
         known = service and registration and is_operation_of(operation, service.id_scope, login.registration_id)
@@ -230,21 +249,27 @@ class Registrations:
         A TPM signs with keys that change while it registers: there, knowing the id of the latest operation counts,
         which nobody else was told.
         """
-        found = await self.status(login, operation)
+        found = await self._status(login, operation)
         service = self._services.find(login.id_scope)
         assert service is not None, "it has the operation"
         latest = await self._records.get(service.id_scope, login.registration_id)
         enrollment = await self._enrollments.find(service.id_scope, login.registration_id)
         by_tpm = enrollment is not None and enrollment.mechanism.type == "tpm"
         if not (by_tpm and latest.operation_id == operation):
-            await self.require_credential(login, credential)
+            await self._require_credential(login, credential)
+        self._throttles.poll(login.id_scope, login.registration_id)
         return found
 
     async def require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
-        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report.
+        """For transports that prove themselves with every request: raise as ``register`` does, with a stored report;
+        what may then be read counts as a poll.
 
         ``body`` is that of a lookup, the same as to register with; only a TPM's keys matter in it.
         """
+        await self._require_credential(login, credential, body)
+        self._throttles.poll(login.id_scope, login.registration_id)
+
+    async def _require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
         request = _read_request(login, body)
         if request.csr is not None:
             raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")

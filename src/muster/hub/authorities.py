@@ -40,12 +40,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class AuthorityTable:
-    """Where the certificates of one kind of service are: ``owner`` is the column that names it. ``subject`` is the bus
-    subject on which a change of an owner's certificates is told.
+    """Where the certificates of one kind of service are: ``owner`` is the column that names it, ``parent`` the row that
+    it names, as SQL up to its key. ``subject`` is the bus subject on which a change of an owner's certificates is told.
     """
 
     name: str
     owner: str
+    parent: str
     subject: Callable[[str], str]
 
 
@@ -54,7 +55,7 @@ def hub_certificates_changed_subject(hub: str) -> str:
     return f"certificates.{hub}"
 
 
-HUB_CERTIFICATES = AuthorityTable("hub_certificate", "hub", hub_certificates_changed_subject)
+HUB_CERTIFICATES = AuthorityTable("hub_certificate", "hub", "hub WHERE name", hub_certificates_changed_subject)
 
 
 def _authority(row: Row) -> Authority:
@@ -145,6 +146,8 @@ class Authorities:
         return result
 
     async def _require_room(self, tx: Transaction, owner: str) -> None:
+        # A count cannot be locked: the owner's row is, so that no two uploads share the last place.
+        await tx.fetch_one(f"SELECT 1 FROM {self._table.parent} = :owner {{for_update}}", owner=owner)
         row = await tx.fetch_one(f"SELECT count(*) FROM {self._of_owner}", owner=owner)
         if row is not None and row[0] >= MAXIMUM_AUTHORITIES:
             raise QuotaExceededError(f"There are {row[0]} CA certificates; {MAXIMUM_AUTHORITIES} are allowed.")

@@ -5,6 +5,7 @@ as they go: a fact that cannot be read is None, and thumbprints exist always.
 """
 
 import base64
+import functools
 import hashlib
 import re
 import warnings
@@ -27,6 +28,11 @@ _PSS_HASH_TAG = 0xA0
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
+
+_REMEMBERED = 128
+"""Certificates whose facts are kept: a registration asks three times for those of its own, and reading them costs as
+much as everything that SQLite does for it.
+"""
 
 
 class CertificateFormatError(ValueError):
@@ -86,8 +92,9 @@ def sha256_thumbprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest().upper()
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def parse_certificate(certificate: bytes) -> Certificate:
-    """Read the facts of one DER certificate (RFC 5280 4.1).
+    """Read the facts of one DER certificate (RFC 5280 4.1); the last ones are remembered.
 
     Raises CertificateFormatError when the structure is not that of a certificate; odd contents are no reason
     to.

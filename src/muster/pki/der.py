@@ -67,6 +67,14 @@ def read_elements(data: bytes, start: int, end: int) -> list[Element]:
     """All elements between ``start`` and ``end``, which they fill. Raises DerError."""
     elements = []
     while start < end:
+        at = start + 2
+        # Nearly all have one octet of tag and one of length: they are not worth a call.
+        if at <= end and (length := data[start + 1]) < _LONG_FORM and at + length <= end:
+            tag = data[start]
+            if tag & _HIGH_TAG != _HIGH_TAG:
+                start = at + length
+                elements.append((tag, at, start))
+                continue
         element = read_element(data, start, end)
         elements.append(element)
         start = element[2]

@@ -102,7 +102,13 @@ class Server:
         services = self._services
         guard = Guard(services.reports.new_tracking_id, self._clock)
         dps = DpsServiceApi(
-            services.provisioning, services.enrollments, services.groups, services.records, services.access
+            services.provisioning,
+            services.enrollments,
+            services.groups,
+            services.records,
+            services.throttles,
+            services.group_reviews,
+            services.access,
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
         gate = HubGate(services.hubs, services.access)

@@ -18,15 +18,19 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
+from muster.domain.throttle import Rates
 from muster.dps.allocations import Allocations
 from muster.dps.assignments import Assignments
 from muster.dps.attestations import Attestations
 from muster.dps.enrollments import Enrollments
+from muster.dps.group_reviews import GroupReviews
 from muster.dps.groups import CA_CERTIFICATES, GroupIndex
 from muster.dps.issuances import Issuances
+from muster.dps.quotas import Quota, Quotas
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
+from muster.dps.throttles import Throttles
 from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
@@ -89,6 +93,8 @@ class Services:
     attestations: Attestations
     allocations: Allocations
     registrations: Registrations
+    throttles: Throttles
+    group_reviews: GroupReviews
     authentication: DeviceAuthentication
     access: ServiceAccess
 
@@ -98,7 +104,13 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
     try:
         await migrate(database, clock())
         services = build_services(
-            database, LocalBus(), clock, os.urandom, HttpWebhook(), options.ca_directory or directory.ca_directory
+            database,
+            LocalBus(),
+            clock,
+            os.urandom,
+            HttpWebhook(),
+            options.ca_directory or directory.ca_directory,
+            rates=options.rates,
         )
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
@@ -120,9 +132,22 @@ async def _open_database(options: UpOptions, directory: DataDirectory) -> Databa
 
 
 def build_services(
-    database: Database, bus: LocalBus, clock: Clock, entropy: Entropy, webhook: Webhook, ca_directory: Path
+    database: Database,
+    bus: LocalBus,
+    clock: Clock,
+    entropy: Entropy,
+    webhook: Webhook,
+    ca_directory: Path,
+    *,
+    rates: Rates | None = None,
+    quotas: Quotas | None = None,
 ) -> Services:
-    """Every service on an open, migrated database. ``ca_directory``: where the CAs are that issue for devices."""
+    """Every service on an open, migrated database; at any rate and with Azure's quotas unless others are given.
+
+    ``ca_directory``: where the CAs are that issue for devices.
+    """
+    throttles = Throttles(rates or Rates(), clock)
+    quotas = quotas or Quotas()
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
@@ -130,8 +155,8 @@ def build_services(
     devices = Devices(database, bus, writes)
     twins = Twins(database, bus, clock)
     feedback = Feedback(database, bus, hubs, clock, entropy)
-    enrollments = Enrollments("individual", database, bus, clock, entropy)
-    groups = Enrollments("group", database, bus, clock, entropy)
+    enrollments = Enrollments("individual", database, bus, clock, entropy, quotas)
+    groups = Enrollments("group", database, bus, clock, entropy, quotas)
     authorities = Authorities(CA_CERTIFICATES, database, bus, clock, entropy)
     hub_authorities = Authorities(HUB_CERTIFICATES, database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
@@ -164,6 +189,8 @@ def build_services(
         challenges,
         assignments,
         reports,
+        Quota(database, clock, "registration", "registrations", quotas.registrations),
+        throttles,
         clock,
         entropy,
     )
@@ -194,6 +221,8 @@ def build_services(
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
+        throttles=throttles,
+        group_reviews=GroupReviews(index, reports, clock),
         authentication=DeviceAuthentication(devices, HubTrust(hub_authorities, bus, clock), reports, clock),
         access=ServiceAccess(reports, clock),
     )

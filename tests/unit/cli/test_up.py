@@ -41,6 +41,8 @@ def test_more_than_a_century_is_refused():
         (["--address", "127.0.0.2", "--host-name", "plant"], "excludes --host-name"),
         (["--portal-port", "0"], "--portal-port"),
         (["--log-format", "xml"], "--log-format"),
+        (["--limits", "some"], "--limits"),
+        (["--limits", "azure,polls=5"], "--limits"),
         (["--nonsense"], "--nonsense"),
     ],
 )

@@ -18,8 +18,10 @@ from muster.domain.enrollment import Enrollment, EnrollmentBody, service_view
 from muster.domain.errors import ArgumentInvalidError, NotAllowedError
 from muster.domain.registration import state_view
 from muster.dps.enrollments import DEFAULT_PAGE, MAXIMUM_PAGE, BulkMode, Enrollments
+from muster.dps.group_reviews import GroupReviews
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
+from muster.dps.throttles import Throttles
 from muster.frontends import status
 from muster.frontends.rest import requests
 from muster.frontends.rest.requests import Guard
@@ -50,6 +52,8 @@ class DpsServiceApi:
     individual: Enrollments
     groups: Enrollments
     records: RegistrationRecords
+    throttles: Throttles
+    group_reviews: GroupReviews
     access: ServiceAccess
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -74,7 +78,10 @@ class DpsServiceApi:
         ]
 
     async def authorize(self, request: Request, right: Right) -> ProvisioningService:
-        """The instance that is asked; raises UnauthorizedAccessError and InvalidProtocolVersionError."""
+        """The instance that is asked.
+
+        Raises UnauthorizedAccessError, InvalidProtocolVersionError and ThrottledError.
+        """
         service = self.services.first
         credential = requests.credential(request)
         attempt = Attempt(
@@ -89,6 +96,7 @@ class DpsServiceApi:
         path = requests.segments(request)
         await self.access.require(attempt, credential, service.policies, hosts, path, (right,))
         requests.require_api_version(request)
+        self.throttles.operation(service.id_scope)
         return service
 
     async def state(self, service: ProvisioningService, registration_id: str) -> dict[str, Any] | None:
@@ -143,7 +151,20 @@ class _EnrollmentsApi:
         body = await requests.read_record(request, EnrollmentBody)
         if_match = request.headers.get("if-match")
         enrollment = await self.enrollments.put(service, request.path_params["id"], body, if_match)
-        return await self._response(service, enrollment, keys=True)
+        response = await self._response(service, enrollment, keys=True)
+        if enrollment.kind == "group":
+            await self._review(request, service, enrollment, response)
+        return response
+
+    async def _review(
+        self, request: Request, service: ProvisioningService, group: Enrollment, response: Response
+    ) -> None:
+        """Warnings are in a report whose tracking id a header has: the body is Azure's."""
+        credential = requests.credential(request)
+        attempt = Attempt("dps", service.id_scope, "write-group", group.id, credential.describe(), credential.peer)
+        tracking_id = await self.api.group_reviews.review(group, attempt)
+        if tracking_id is not None:
+            response.headers["x-muster-tracking-id"] = tracking_id
 
     async def _response(self, service: ProvisioningService, enrollment: Enrollment, *, keys: bool) -> Response:
         view = service_view(enrollment, keys=keys)
