@@ -22,7 +22,10 @@ HTTPS_FALLBACK_PORT = 8443
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """The options of ``muster up``; ``clock_offset`` in microseconds, ``database`` a PostgreSQL URL or None."""
+    """The options of ``muster up``; ``clock_offset`` in microseconds, ``database`` a PostgreSQL URL or None.
+
+    ``revocation_lists``: files and directories; none means that nothing is asked about revocation.
+    """
 
     data_directory: Path
     addresses: tuple[str, ...] = ()
@@ -33,6 +36,7 @@ class UpOptions:
     trace: Path | None = None
     portal_port: int = 8080
     database: str | None = None
+    revocation_lists: tuple[Path, ...] = ()
     log_level: str = "info"
     log_format: str = "text"
 

@@ -94,6 +94,14 @@ def up(
         str | None,
         typer.Option(help="postgresql://... to keep data there instead of in SQLite.", show_default=False),
     ] = None,
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|DIRECTORY",
+            help="Refuse devices whose certificate is on these revocation lists; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -120,6 +128,7 @@ def up(
         trace=trace,
         portal_port=portal_port,
         database=database,
+        revocation_lists=tuple(crl or ()),
         log_level=log_level.value,
         log_format=log_format.value,
     )

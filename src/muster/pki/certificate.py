@@ -25,6 +25,9 @@ _VERSION_TAG = 0xA0
 _EXTENSIONS_TAG = 0xA3
 _PSS_HASH_TAG = 0xA0
 
+LARGEST_CERTIFICATE = 32 * 1024
+"""Bytes of DER that are read. Reading takes time by the byte, and a device need not have proved anything before."""
+
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 
@@ -89,9 +92,13 @@ def sha256_thumbprint(certificate: bytes) -> str:
 def parse_certificate(certificate: bytes) -> Certificate:
     """Read the facts of one DER certificate (RFC 5280 4.1).
 
-    Raises CertificateFormatError when the structure is not that of a certificate; odd contents are no reason
-    to.
+    Raises CertificateFormatError when the structure is not that of a certificate, or it has more than
+    ``LARGEST_CERTIFICATE`` bytes; odd contents are no reason to.
     """
+    if len(certificate) > LARGEST_CERTIFICATE:
+        raise CertificateFormatError(
+            f"it has {len(certificate)} bytes, and no certificate of more than {LARGEST_CERTIFICATE} is read"
+        )
     try:
         return _read_certificate(certificate)
     except der.DerError as error:

@@ -17,6 +17,7 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
+from muster.domain.revocation import Revocations
 from muster.dps.allocations import Allocations
 from muster.dps.attestations import Attestations
 from muster.dps.authorities import Authorities
@@ -33,6 +34,7 @@ from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.reports import Reports
+from muster.hub.revoked_sessions import RevokedSessions
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
 from muster.server.place import Place
@@ -66,6 +68,8 @@ class Services:
     allocations: Allocations
     registrations: Registrations
     authentication: DeviceAuthentication
+    revocations: Revocations
+    revoked_sessions: RevokedSessions
     access: ServiceAccess
 
 
@@ -103,9 +107,11 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     authorities = Authorities(database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
-    attestations = Attestations(provisioning, enrollments, index, clock)
+    revocations = Revocations()
+    attestations = Attestations(provisioning, enrollments, index, revocations, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
+    sessions = Sessions(database, bus, clock, entropy)
     registrations = Registrations(
         database,
         provisioning,
@@ -128,7 +134,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         devices=devices,
         twins=Twins(database, devices),
         events=EventLog(database, bus, clock),
-        sessions=Sessions(database, bus, clock, entropy),
+        sessions=sessions,
         reports=reports,
         enrollments=enrollments,
         groups=groups,
@@ -137,7 +143,9 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
-        authentication=DeviceAuthentication(devices, reports, clock),
+        authentication=DeviceAuthentication(devices, reports, revocations, clock),
+        revocations=revocations,
+        revoked_sessions=RevokedSessions(sessions, reports, revocations, clock),
         access=ServiceAccess(reports, clock),
     )
 
