@@ -96,7 +96,7 @@ def _fix(revocation: Revocation, serial_number: str, *, own: bool) -> str:
         return f"when it may be used again, lift the hold: muster ca unhold {serial_number}; then: muster ca crl"
     if own:
         return (
-            "give the device another certificate and another key: muster ca issue NAME; if it is enrolled by its own"
+            "give the device another key and certificate: muster ca issue NAME; if it is enrolled by its own"
             " certificate, enroll the new one: muster enrollment update NAME --certificate NAME.pem"
         )
     return (

@@ -207,8 +207,8 @@ class Attestations:
             detail=f"the token is signed with a key derived from group {quoted(found.id)}"
             if found
             else f"no key derived from one of {len(groups.symmetric)} symmetric key groups makes this signature",
-            fix="enroll the device (muster enrollment create), or sign with the key derived from its group's key:"
-            f" muster group derive-key GROUP {shell_word(login.registration_id, 'REGISTRATION-ID')};"
+            fix="enroll the device (muster enrollment create), or sign with the key derived from its group's"
+            f" (muster group derive-key GROUP {shell_word(login.registration_id, 'REGISTRATION-ID')});"
             " the group's own key is never a device's key",
         )
         if found is None:
