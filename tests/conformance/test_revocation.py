@@ -1,0 +1,132 @@
+"""The flow of docs/ca.md about revocation, with the unmodified SDK: and a fleet of ``muster ca``."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fix_clients import SdkClient, SdkError
+from tests.support.fix_server import ID_SCOPE, MusterServer, free_address
+
+_NOTICED_SECONDS = 15.0
+"""Two until the server looks, and what the SDK needs to notice."""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MusterServer]:
+    """Devices below ``line-a``, and one below ``line-b``; nobody is revoked yet."""
+    server = MusterServer(tmp_path_factory.mktemp("muster"), free_address(), "--crl", "ca")
+    for command in (
+        "init plant-root",
+        "intermediate line-a",
+        "intermediate line-b --issuer plant-root",
+        "issue --issuer line-a --prefix dev- --count 4 --out devices",
+        "issue --issuer line-b dev-05 --out devices",
+        "export plant-root --out root.pem",
+        "export line-a --out line-a.pem",
+        "export line-b --out line-b.pem",
+    ):
+        server.cli("ca", *command.split())
+    server.start()
+    server.cli("certificate", "upload", "root.pem", "--verify", "--key", "ca/plant-root/private.key")
+    for line in ("line-a", "line-b"):
+        server.cli("group", "create", line, "--certificate", f"{line}.pem")
+    yield server
+    assert server.stop() == 0, server.output
+    assert "Traceback" not in server.output, server.output
+
+
+@pytest.fixture(scope="module")
+def device(fleet: MusterServer) -> Iterator[SdkClient]:
+    with SdkClient(fleet, "device.py") as client:
+        yield client
+
+
+def files(fleet: MusterServer, name: str, form: str = "fullchain.pem") -> dict[str, Any]:
+    directory: Path = fleet.directory / "devices"
+    return {"certificate": str(directory / f"{name}.{form}"), "key": str(directory / f"{name}.key")}
+
+
+def register(fleet: MusterServer, device: SdkClient, name: str) -> str:
+    result = device.call("register", registration_id=name, id_scope=ID_SCOPE, **files(fleet, name))
+    return str(result["status"])
+
+
+def connect(fleet: MusterServer, device: SdkClient, name: str, **options: Any) -> None:
+    device.call("connect", connection=name, device_id=name, **{**files(fleet, name), **options})
+
+
+def refusing(fleet: MusterServer, name: str) -> list[tuple[str, str]]:
+    """Operation and refusing check of each report, the newest first."""
+    return [
+        (report["operation"], check["id"])
+        for report in fleet.cli_json("why", name)
+        for check in report["checks"]
+        if check["outcome"] == "refused"
+    ]
+
+
+@pytest.mark.parametrize(("name", "bystander", "websockets"), [("dev-01", "dev-02", False), ("dev-03", "dev-04", True)])
+def test_a_device_is_taken_back_and_let_in_again(
+    fleet: MusterServer, device: SdkClient, name: str, bystander: str, websockets: bool
+) -> None:
+    assert register(fleet, device, name) == "assigned"
+    connect(fleet, device, name, websockets=websockets)
+    device.call("send", connection=name, messages=[{"body": "before"}])
+    register(fleet, device, bystander)
+    connect(fleet, device, bystander)
+
+    fleet.cli("ca", "revoke", name, "--reason", "certificateHold")
+    fleet.cli("ca", "crl", "--issuer", "line-a")
+    device.call("wait_until_closed", connection=name, seconds=_NOTICED_SECONDS)
+    device.call("close", connection=name)
+    assert refusing(fleet, name) == [("stay connected", "device.revocation")]
+
+    with pytest.raises(SdkError) as refused:
+        connect(fleet, device, name, websockets=websockets)
+    # The certificate alone is enough for the thumbprint: a thief sends nothing else.
+    with pytest.raises(SdkError):
+        connect(fleet, device, name, **files(fleet, name, "pem"), websockets=websockets)
+    with pytest.raises(SdkError) as unregistered:
+        register(fleet, device, name)
+    assert "not authorized" in str(refused.value).lower() or "unauthorized" in str(refused.value).lower()
+    assert "service error status code 401" in str(unregistered.value)
+    assert refusing(fleet, name)[0] == ("register", "x509.revocation")
+    assert ("connect", "device.revocation") in refusing(fleet, name)
+    told = fleet.cli("why", name).stdout
+    assert "401002 Invalid certificate." in told
+    assert "reason certificateHold, by list" in told
+    assert "crl.pem" in told
+    assert "muster ca unhold" in told
+
+    fleet.cli("ca", "unhold", name)
+    fleet.cli("ca", "crl", "--issuer", "line-a")
+    until_it_is_let_in(fleet, name)
+    assert register(fleet, device, name) == "assigned"
+    connect(fleet, device, name, websockets=websockets)
+    device.call("send", connection=name, messages=[{"body": "after"}])
+    device.call("close", connection=name)
+    assert device.call("connected", connection=bystander), "who is not on the list is left alone"
+
+
+def until_it_is_let_in(fleet: MusterServer, name: str) -> None:
+    """The dry run of the server itself, with its own lists."""
+
+    deadline = time.monotonic() + _NOTICED_SECONDS
+    while fleet.cli("cert", "doctor", f"devices/{name}.fullchain.pem", check=False).returncode:
+        assert time.monotonic() < deadline, fleet.output
+        time.sleep(0.2)
+
+
+def test_a_revoked_ca_takes_its_devices_with_it(fleet: MusterServer, device: SdkClient) -> None:
+    register(fleet, device, "dev-05")
+    connect(fleet, device, "dev-05")
+    fleet.cli("ca", "revoke", "line-b", "--reason", "cACompromise")
+    fleet.cli("ca", "crl", "--issuer", "plant-root")
+    device.call("wait_until_closed", connection="dev-05", seconds=_NOTICED_SECONDS)
+    with pytest.raises(SdkError, match="status code 401"):
+        register(fleet, device, "dev-05")
+    doctor = fleet.cli("cert", "doctor", "devices/dev-05.fullchain.pem", "--crl", "ca", check=False)
+    assert (doctor.returncode, "x509.revocation" in doctor.stdout) == (1, True)
+    assert "reason cACompromise" in doctor.stdout
