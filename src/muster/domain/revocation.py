@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from muster.domain.check_table import check, quoted, skipped
 from muster.domain.report import Check
-from muster.pki.certificate import CertificateFormatError, utc_text
+from muster.pki.certificate import utc_text
 from muster.pki.chain_certificate import ChainCertificate
 from muster.pki.known_revocations import CertificateStatus, KnownRevocations, Named
 from muster.pki.revocation import HOLD, Revocation, RevocationList, RevocationStatus
@@ -61,17 +61,11 @@ def not_judged(check_id: str, reason: str) -> tuple[Check, ...]:
 def _judge_presented(
     revocations: KnownRevocations, certificates: Sequence[bytes], now: int, known: Named | None
 ) -> tuple[CertificateStatus, ...]:
-    sent = [one for one in map(_loaded, certificates[:MAXIMUM_PRESENTED]) if one is not None]
-    if not sent or sent[0].der != certificates[0]:
+    own, *sent = [revocations.load(one) for one in certificates[:MAXIMUM_PRESENTED]] or [None]
+    if own is None:
         return ()
-    return revocations.judge(sent[:1], now, sent=sent[1:], known=known or (lambda _: ()))
-
-
-def _loaded(certificate: bytes) -> ChainCertificate | None:
-    try:
-        return ChainCertificate(certificate)
-    except CertificateFormatError:
-        return None
+    others = [one for one in sent if one is not None]
+    return revocations.judge((own,), now, sent=others, known=known or (lambda _: ()))
 
 
 def _check_certificates(check_id: str, told: Sequence[CertificateStatus]) -> Check:

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +28,9 @@ _PSS_HASH_TAG = 0xA0
 
 LARGEST_CERTIFICATE = 32 * 1024
 """Bytes of DER that are read. Reading takes time by the byte, and a device need not have proved anything before."""
+
+_REMEMBERED = 64
+"""Certificates whose facts are remembered for a while, as one that is judged is read by several checks."""
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
@@ -89,6 +93,7 @@ def sha256_thumbprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest().upper()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_certificate(certificate: bytes) -> Certificate:
     """Read the facts of one DER certificate (RFC 5280 4.1).
 
@@ -141,6 +146,7 @@ def certificate_info(certificate: Certificate) -> CertificateInfo:
     )
 
 
+@lru_cache(maxsize=256)
 def utc_text(microseconds: int) -> str:
     """``2026-01-01T00:00:00Z``: the times of a certificate have whole seconds. Years 1 to 9999."""
     moment = _EPOCH + timedelta(seconds=microseconds // 1_000_000)

@@ -7,8 +7,10 @@ and what is told about a device. Source: RFC 5280 6.3.
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
+from muster.pki.certificate import CertificateFormatError
 from muster.pki.chain_certificate import ChainCertificate
 from muster.pki.revocation import (
     RevocationFinding,
@@ -42,6 +44,15 @@ class Standing(StrEnum):
     """It counts only where a device, or who asks, brings the CA's certificate along."""
 
 
+@lru_cache(maxsize=64)
+def _loaded(certificate: bytes) -> ChainCertificate | None:
+    """Remembered for a while, as a device that registers is judged at every poll."""
+    try:
+        return ChainCertificate(certificate)
+    except CertificateFormatError:
+        return None
+
+
 def _nothing(_: bytes) -> Sequence[ChainCertificate]:
     return ()
 
@@ -54,8 +65,14 @@ class KnownRevocations:
         self._lists = RevocationLists(self.lists)
         self._by_subject: dict[bytes, dict[bytes, ChainCertificate]] = {}
         # Of the certificates for one name and key the newest counts, as a CA that was renewed has several.
-        for one in sorted(authorities, key=lambda one: one.facts.not_before or 0):
+        loaded = {one.der: one for one in authorities}
+        self._authorities = loaded
+        for one in sorted(loaded.values(), key=lambda one: one.facts.not_before or 0):
             self._by_subject.setdefault(one.subject, {})[one.public_key_info] = one
+
+    def load(self, certificate: bytes) -> ChainCertificate | None:
+        """A certificate that a device sent; the CAs that are known here are not read again. None: it cannot be read."""
+        return self._authorities.get(certificate) or _loaded(certificate)
 
     def standing(self, one: RevocationList) -> Standing:
         """Of one of ``lists``. Looks at signatures, most of which are remembered from then on."""
