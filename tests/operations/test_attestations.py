@@ -97,7 +97,7 @@ async def test_a_group_by_derived_keys(services: Services) -> None:
         assert done.registration.attestation == {"symmetricKey": {"enrollmentGroupId": "line-a"}}
     identity, _ = await services.devices.get("hub", "pump-2")
     assert identity.keys == (derive_device_key(KEY, "pump-2"), derive_device_key(OTHER_KEY, "pump-2"))
-    assert (await services.twins.service_view("hub", "pump-2"))["tags"] == {"line": "a"}
+    assert (await services.twin("pump-2"))["tags"] == {"line": "a"}
     found, continuation = await services.records.page(ID_SCOPE, "line-a", None, 1)
     assert [item.registration_id for item in found] == ["Pump-1"]
     found, continuation = await services.records.page(ID_SCOPE, "line-a", continuation, 1)

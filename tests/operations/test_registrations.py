@@ -77,7 +77,7 @@ async def test_the_initial_twin_is_there_with_the_assignment(services: Services)
     last = await finished(services, operation)
 
     assert last.registration.device_id == "pump"
-    view = await services.twins.service_view("hub", "pump")
+    view = await services.twin("pump")
     assert view["tags"] == {"site": "A"}
     desired = view["properties"]["desired"]
     assert desired["interval"] == 30

@@ -15,6 +15,7 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_connection import MqttProtocol
+from muster.frontends.mqtt_conversation import DeviceServices
 from muster.wire.mqtt_decoder import decode_all
 from muster.wire.mqtt_packets import Connack, Connect, Packet, Puback, Publish, Suback, Subscribe
 from tests.support.fix_services import ID_SCOPE, Services
@@ -151,8 +152,10 @@ class MqttClients:
         self._front_end = MqttFrontEnd(
             services.hubs,
             services.authentication,
-            services.sessions,
             services.events,
+            DeviceServices(
+                services.sessions, services.twins, services.methods, services.c2d, services.reports, services.clock
+            ),
             services.registrations,
             services.clock,
         )
@@ -173,11 +176,13 @@ class MqttClients:
         assert await client.receive(Connack) == Connack()
         return client
 
-    async def to_hub(self, device_id: str, *, key: str = "", certificate: bytes | None = None) -> MqttClient:
-        """A connection that was accepted as a device, by its key or its certificate."""
+    async def to_hub(
+        self, device_id: str, *, key: str = "", certificate: bytes | None = None, session: bool = False, **options: Any
+    ) -> MqttClient:
+        """A connection that was accepted as a device, by its key or certificate; ``session``: it goes on with one."""
         client = self.open(*([certificate] if certificate else []))
-        await client.send(self.hub_connect(device_id, key=key))
-        assert await client.receive(Connack) == Connack()
+        await client.send(self.hub_connect(device_id, key=key, **options))
+        assert await client.receive(Connack) == Connack(session_present=session)
         return client
 
     def hub_connect(self, device_id: str, *, key: str = "", life: int = _HOUR, **options: Any) -> Connect:

@@ -20,7 +20,10 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_gate import HubGate
+from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
@@ -193,7 +196,10 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 def rest(services: Services) -> RestClient:
     guard = Guard(services.reports.new_tracking_id, services.clock)
     dps = DpsServiceApi(services.provisioning, services.enrollments, services.groups, services.records, services.access)
-    hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+    hub = HubServiceApi(services.hubs, services.devices, services.access)
+    gate = HubGate(services.hubs, services.access)
+    twins = HubTwinsApi(gate, services.twins)
+    methods = HubMethodsApi(gate, services.methods)
     muster = MusterApi(
         services.hubs,
         services.provisioning,
@@ -213,5 +219,6 @@ def rest(services: Services) -> RestClient:
         services.access,
         frozenset({DPS_HOST, HUB_HOST}),
     )
-    app = create_app([*dps.routes(guard), *hub.routes(guard), *muster.routes(guard), *preview.routes(guard)], guard)
+    apis = (dps, hub, twins, methods, muster, preview)
+    app = create_app([route for api in apis for route in api.routes(guard)], guard)
     return RestClient(app, services)

@@ -1,5 +1,6 @@
 """The services of one Muster on a throw-away SQLite database, with a clock that tests move by hand."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
@@ -66,6 +67,11 @@ class Services(server_services.Services):
     @property
     def service(self) -> ProvisioningService:
         return self.provisioning.first
+
+    async def twin(self, device_id: str, module_id: str = "", *, hub: str = "hub") -> dict[str, Any]:
+        """The twin's JSON as a service client reads it."""
+        view: dict[str, Any] = json.loads(msgspec.json.encode(await self.twins.get(hub, device_id, module_id)))
+        return view
 
     async def enroll(self, registration_id: str, certificate_pem: str, **fields: object) -> None:
         """An individual enrollment by ``certificate_pem``; ``fields`` are members of the request's body."""

@@ -217,22 +217,3 @@ def identity_view(identity: Identity, times: ConnectionTimes, c2d_message_count:
     if identity.parent_scopes:
         view["parentScopes"] = list(identity.parent_scopes)
     return view
-
-
-def twin_view_head(identity: Identity, times: ConnectionTimes) -> dict[str, Any]:
-    """The identity's part of its twin's JSON (hub-device.md 7.3)."""
-    return {
-        "deviceId": identity.device_id,
-        "deviceEtag": counter_etag(identity.etag),
-        "status": identity.status,
-        "statusUpdateTime": iso_utc_or_never(identity.status_updated),
-        "connectionState": "Connected" if times.connected else "Disconnected",
-        "lastActivityTime": iso_utc_or_never(times.last_activity),
-        "cloudToDeviceMessageCount": 0,
-        "authenticationType": identity.authentication_type,
-        "x509Thumbprint": {
-            "primaryThumbprint": identity.primary_thumbprint,
-            "secondaryThumbprint": identity.secondary_thumbprint,
-        },
-        "capabilities": {"iotEdge": identity.iot_edge},
-    }

@@ -16,7 +16,8 @@ from muster.domain.device import require_device_id
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
-from muster.domain.twin import InitialTwin, JsonObject, require_valid
+from muster.domain.twin import InitialTwin, JsonObject
+from muster.domain.twin_rules import require_valid
 
 ProvisioningStatus = Literal["enabled", "disabled"]
 Kind = Literal["individual", "group"]

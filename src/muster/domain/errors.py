@@ -11,18 +11,22 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     CustomAllocationUnauthorizedError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
-      ForbiddenError 403            QuotaExceededError DeviceDisabledError
+      ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
+                                    TooManyMethodsError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError
+                                    DeviceNotOnlineError DeviceConnectionClosedError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError
-      PreconditionFailedError 412
+      PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413
       UnsupportedMediaTypeError 415
       MisdirectedRequestError 421
       ThrottledError 429
       ServerError 500
+      BadDeviceResponseError 502
       UnavailableError 503
+      GatewayTimeoutError 504
 """
 
 from typing import ClassVar
@@ -179,6 +183,22 @@ class QuotaExceededError(ForbiddenError):
     message = "The quota is exceeded."
 
 
+class QueueDepthExceededError(ForbiddenError):
+    """The 51st cloud-to-device message that waits for one device (hub-device.md 5.1)."""
+
+    code = 403004
+    name = "DeviceMaximumQueueDepthExceeded"
+    message = "The queue of the device is full."
+
+
+class TooManyMethodsError(ForbiddenError):
+    """More direct methods wait for one device's answers than the hub allows (hub-device.md 6.1)."""
+
+    code = 403800
+    name = "DeviceMaximumInflightMethodExceeded"
+    message = "Too many direct methods wait for the answer of this device."
+
+
 class DeviceDisabledError(ForbiddenError):
     code = 403012
     name = "DeviceDisabled"
@@ -251,12 +271,36 @@ class RegistrationConflictError(ConflictError):
     message = "Precondition failed."
 
 
+class DeviceNotOnlineError(NotFoundError):
+    """A direct method to a device that is not connected, or does not listen for methods (hub-service.md 5)."""
+
+    code = 404103
+    name = "DeviceNotOnline"
+    message = "Timed out waiting for device to connect."
+
+
+class DeviceConnectionClosedError(NotFoundError):
+    """The device went away before it answered a direct method (hub-device.md 6.2)."""
+
+    code = 404104
+    name = "DeviceConnectionClosedRemotely"
+    message = "The device disconnected before it answered."
+
+
 class PreconditionFailedError(ServiceError):
     """An If-Match that does not match, or is missing where one is needed."""
 
     code = 412001
     name = "PreconditionFailed"
     message = "Precondition failed. The ETag does not match."
+
+
+class MessageLockLostError(PreconditionFailedError):
+    """A lock token that lapsed, was used, or never was (hub-device.md 5.1)."""
+
+    code = 412002
+    name = "DeviceMessageLockLost"
+    message = "The lock on the message is lost: it lapsed, or the message is settled."
 
 
 class TooLargeError(ServiceError):
@@ -294,3 +338,17 @@ class UnavailableError(ServiceError):
     code = 503001
     name = "ServiceUnavailable"
     message = "The service is not available."
+
+
+class BadDeviceResponseError(ServiceError):
+    """A device answered a direct method with what is no JSON; the number is ours (hub-service.md 5)."""
+
+    code = 502000
+    name = "BadDeviceResponse"
+    message = "The answer of the device is not valid JSON."
+
+
+class GatewayTimeoutError(ServiceError):
+    code = 504101
+    name = "GatewayTimeout"
+    message = "Timed out waiting for the response from device."

@@ -24,6 +24,11 @@ def counter_etag(counter: int) -> str:
     return base64.b64encode(str(counter).encode()).decode()
 
 
+def twin_etag(counter: int) -> str:
+    """A twin's tag of a counter: base64 of eight bytes, ``AAAAAAAAAAE=`` at its birth (hub-service.md 3.2)."""
+    return base64.b64encode(counter.to_bytes(8, "big")).decode()
+
+
 def resource_etag(random: bytes) -> str:
     """A new tag of a resource from 4 random bytes: base64 of eight, ``AAAAAA3ez90=``."""
     return base64.b64encode(random.rjust(8, b"\0")).decode()

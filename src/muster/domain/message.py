@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from muster.domain.documents import read
 from muster.domain.timestamp import iso_utc
 
 MAXIMUM_MESSAGE_BYTES = 256 * 1024
@@ -36,6 +37,8 @@ _SYSTEM_PROPERTIES = {
     "iothub-ack": "iothub-ack",
     "iothub-operation": "iothub-operation",
 }
+
+_WILL_MARK = ("iothub-MessageType", "Will")
 
 # Who sent a message is stamped by the hub; these keys say it only on the way to a device (hub-device.md 4.2).
 _STAMPED = frozenset({"$.cdid", "$.cmid"})
@@ -107,6 +110,15 @@ def parse_property_bag(bag: str, *, retained: bool = False) -> PropertyBag:
     size = sum(len(value.encode()) for value in system.values())
     size += sum(len(key.encode()) + len(value.encode()) for key, value in application.items())
     return PropertyBag(_text(system), _text(application), size)
+
+
+def marked_as_will(bag: PropertyBag) -> PropertyBag:
+    """The properties of a message that a device left for the case that it does not say goodbye (hub-device.md 3.9)."""
+    application = read(bag.application_properties, dict[str, str])
+    size = bag.size - sum(len(key.encode()) + len(value.encode()) for key, value in application.items())
+    application[_WILL_MARK[0]] = _WILL_MARK[1]
+    size += sum(len(key.encode()) + len(value.encode()) for key, value in application.items())
+    return PropertyBag(bag.system_properties, _text(application), size)
 
 
 def _text(properties: dict[str, str]) -> str:

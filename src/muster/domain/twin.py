@@ -1,26 +1,23 @@
-"""Device twins: a new one from an initial twin, the rules for keys and values, metadata and versions, JSON.
+"""Device and module twins: a new one, what a patch or a replacement makes of one, and who has to hear what of it.
 
-Sources: hub-device.md 7.3 to 7.5, hub-service.md 3. Not here: storing twins, and who is told of a change.
+Sources: hub-device.md 7.3, 7.4, 7.7, hub-service.md 3, 9.5, appendix D. Not here: what may stand in a twin
+(``twin_rules.py``), a twin's JSON (``twin_view.py``), storing twins.
 """
 
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from muster.domain.errors import ArgumentInvalidError
+from muster.domain.errors import PreconditionFailedError
+from muster.domain.etag import twin_etag
 from muster.domain.timestamp import NEVER, iso_utc
+from muster.domain.twin_rules import require_valid
 
 JsonObject = dict[str, Any]
-Section = Literal["tags", "desired", "reported"]
 
-_MAXIMUM_DEPTH = 10
-_MAXIMUM_KEY_BYTES = 1024
-_MAXIMUM_STRING_BYTES = 4096
-_MINIMUM_INTEGER = -4503599627370496
-_MAXIMUM_INTEGER = 4503599627370495
-_SECTION_BYTES: dict[Section, int] = {"tags": 8 * 1024, "desired": 32 * 1024, "reported": 32 * 1024}
-_NUMBER_BYTES = 8
-_BOOLEAN_BYTES = 4
+_ECHOED = ("$metadata", "$version")
+"""What clients send back in a section that they have read (hub-service.md 3.3)."""
 
 
 class InitialProperties(msgspec.Struct, omit_defaults=True):
@@ -32,6 +29,23 @@ class InitialTwin(msgspec.Struct, omit_defaults=True):
 
     tags: JsonObject = {}
     properties: InitialProperties = msgspec.field(default_factory=InitialProperties)
+
+
+class PropertiesBody(msgspec.Struct):
+    desired: JsonObject | UnsetType | None = UNSET
+
+
+class TwinBody(msgspec.Struct):
+    """What a service client writes; reported properties and all that belongs to the identity is ignored, as Azure
+    does. A section that is null is one without members.
+    """
+
+    tags: JsonObject | UnsetType | None = UNSET
+    properties: PropertiesBody | UnsetType | None = UNSET
+
+    @property
+    def desired(self) -> JsonObject | UnsetType | None:
+        return self.properties.desired if isinstance(self.properties, PropertiesBody) else UNSET
 
 
 class Twin(msgspec.Struct, frozen=True):
@@ -47,6 +61,26 @@ class Twin(msgspec.Struct, frozen=True):
     reported: JsonObject
     reported_metadata: JsonObject
     reported_version: int
+
+
+class TwinChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What a twin change event says (hub-service.md 9.5). ``body`` is the event's; ``time`` in microseconds UTC."""
+
+    hub: str
+    device_id: str
+    module_id: str
+    operation: Literal["updateTwin", "replaceTwin"]
+    time: int
+    body: JsonObject
+
+
+class TwinWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """A write as decided: the twin after it, the event's body, and what a connected device is sent, if anything."""
+
+    twin: Twin
+    operation: Literal["updateTwin", "replaceTwin"]
+    changed: JsonObject
+    desired_notice: JsonObject | None = None
 
 
 def new_twin(initial: InitialTwin | None, now: int) -> Twin:
@@ -66,6 +100,139 @@ def new_twin(initial: InitialTwin | None, now: int) -> Twin:
         reported_metadata={"$lastUpdated": NEVER},
         reported_version=1,
     )
+
+
+def patch_reported(twin: Twin, patch: JsonObject, expected_version: int | None, now: int) -> TwinWrite:
+    """A device's patch of its reported properties, at ``now`` (microseconds).
+
+    Raises ArgumentInvalidError, and PreconditionFailedError unless ``expected_version`` is None or the version of
+    the reported properties (hub-device.md 7.1).
+    """
+    if expected_version is not None and expected_version != twin.reported_version:
+        raise PreconditionFailedError(
+            f"Precondition failed: the reported properties have version {twin.reported_version}, not"
+            f" {expected_version}."
+        )
+    require_valid("reported", patch)
+    stamp = {"$lastUpdated": iso_utc(now)}
+    version = twin.reported_version + 1
+    reported, reported_metadata = _merged(twin.reported, twin.reported_metadata, patch, stamp)
+    require_valid("reported", reported)
+    written = msgspec.structs.replace(
+        twin,
+        version=twin.version + 1,
+        reported=reported,
+        reported_metadata=reported_metadata,
+        reported_version=version,
+    )
+    changed = {"reported": _changed(patch, stamp, version)}
+    return TwinWrite(twin=written, operation="updateTwin", changed={"version": written.version, "properties": changed})
+
+
+def patch_twin(twin: Twin, body: TwinBody, now: int) -> TwinWrite | None:
+    """A service client's patch of tags and desired properties; None when it names nothing to change.
+
+    Naming a desired property raises the version and is told to the device even if its value stays the same
+    (hub-service.md 3.3). Raises ArgumentInvalidError.
+    """
+    tags = _patch_of(body.tags, twin.tags)
+    desired = _patch_of(body.desired, twin.desired)
+    if not tags and not desired:
+        return None
+    changed: JsonObject = {"version": twin.version + 1}
+    written = msgspec.structs.replace(twin, etag=twin.etag + 1, version=twin.version + 1)
+    if tags:
+        require_valid("tags", tags)
+        written = msgspec.structs.replace(written, tags=_merged(twin.tags, {}, tags, {})[0])
+        require_valid("tags", written.tags)
+        changed["tags"] = tags
+    if not desired:
+        return TwinWrite(twin=written, operation="updateTwin", changed=changed)
+    require_valid("desired", desired)
+    version = twin.desired_version + 1
+    stamp = {"$lastUpdated": iso_utc(now), "$lastUpdatedVersion": version}
+    values, values_metadata = _merged(twin.desired, twin.desired_metadata, desired, stamp)
+    require_valid("desired", values)
+    written = msgspec.structs.replace(
+        written, desired=values, desired_metadata=values_metadata, desired_version=version
+    )
+    changed["properties"] = {"desired": _changed(desired, stamp, version)}
+    notice = {**desired, "$version": version}
+    return TwinWrite(twin=written, operation="updateTwin", changed=changed, desired_notice=notice)
+
+
+def replace_twin(twin: Twin, body: TwinBody, now: int) -> TwinWrite:
+    """A service client's replacement of tags and desired properties; a section it does not name is emptied.
+
+    The device is told all desired properties (hub-service.md 3.4). Raises ArgumentInvalidError.
+    """
+    tags, desired = _without_echo(body.tags), _without_echo(body.desired)
+    require_valid("tags", tags)
+    require_valid("desired", desired)
+    tags, desired = without_nulls(tags), without_nulls(desired)
+    version = twin.desired_version + 1
+    written = msgspec.structs.replace(
+        twin,
+        etag=twin.etag + 1,
+        version=twin.version + 1,
+        tags=tags,
+        desired=desired,
+        desired_metadata=metadata(desired, iso_utc(now), version),
+        desired_version=version,
+    )
+    changed = {
+        "etag": twin_etag(written.etag),
+        "version": written.version,
+        "tags": tags,
+        "properties": {
+            "desired": {**desired, "$metadata": written.desired_metadata, "$version": version},
+            "reported": {
+                **written.reported,
+                "$metadata": written.reported_metadata,
+                "$version": written.reported_version,
+            },
+        },
+    }
+    notice = {**desired, "$version": version}
+    return TwinWrite(twin=written, operation="replaceTwin", changed=changed, desired_notice=notice)
+
+
+def _without_echo(section: JsonObject | UnsetType | None) -> JsonObject:
+    if not isinstance(section, dict):
+        return {}
+    return {key: item for key, item in section.items() if key not in _ECHOED}
+
+
+def _patch_of(section: JsonObject | UnsetType | None, stored: JsonObject) -> JsonObject:
+    """What is to be merged into ``stored``: null for a whole section removes each of its members."""
+    if section is None:
+        return dict.fromkeys(stored)
+    return _without_echo(section)
+
+
+def _merged(
+    values: JsonObject, values_metadata: JsonObject, patch: JsonObject, stamp: JsonObject
+) -> tuple[JsonObject, JsonObject]:
+    """A section and its metadata after a patch (hub-device.md 7.4, hub-service.md D); no argument is changed."""
+    values, values_metadata = dict(values), {**values_metadata, **stamp}
+    for key, item in patch.items():
+        if item is None:
+            values.pop(key, None)
+            values_metadata.pop(key, None)
+        elif isinstance(item, dict):
+            stored, stored_metadata = values.get(key), values_metadata.get(key, {})
+            if not isinstance(stored, dict):
+                stored, stored_metadata = {}, {}
+            values[key], values_metadata[key] = _merged(stored, stored_metadata, item, stamp)
+        else:
+            values[key] = item
+            values_metadata[key] = dict(stamp)
+    return values, values_metadata
+
+
+def _changed(patch: JsonObject, stamp: JsonObject, version: int) -> JsonObject:
+    """A patch with the metadata of what it wrote, as a twin change event shows it."""
+    return {**patch, "$metadata": _metadata_of(without_nulls(patch), stamp), "$version": version}
 
 
 def metadata(section: JsonObject, updated: str, version: int | None) -> JsonObject:
@@ -90,69 +257,4 @@ def without_nulls(section: JsonObject) -> JsonObject:
         key: without_nulls(item) if isinstance(item, dict) else item
         for key, item in section.items()
         if item is not None
-    }
-
-
-def require_valid(section: Section, value: JsonObject) -> None:
-    """Raise ArgumentInvalidError unless keys, values, depth and size keep the rules of hub-device.md 7.5."""
-    _require_value(section, section, value, depth=0, in_array=False)
-    size = _size(value)
-    maximum = _SECTION_BYTES[section]
-    if size > maximum:
-        raise ArgumentInvalidError(f"Twin {section} size {size} exceeds maximum {maximum}.")
-
-
-def _require_value(section: Section, path: str, value: Any, *, depth: int, in_array: bool) -> None:
-    if depth > _MAXIMUM_DEPTH:
-        raise ArgumentInvalidError(f"Nested depth of twin property exceeds {_MAXIMUM_DEPTH} at {path}.")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _require_key(path, key)
-            _require_value(section, f"{path}.{key}", item, depth=depth + 1, in_array=in_array)
-    elif isinstance(value, list):
-        for item in value:
-            _require_value(section, path, item, depth=depth + 1, in_array=True)
-    else:
-        _require_scalar(path, value, in_array=in_array)
-
-
-def _require_key(path: str, key: str) -> None:
-    if len(key.encode()) > _MAXIMUM_KEY_BYTES:
-        raise ArgumentInvalidError(
-            f"Length of a property name under {path} exceeds maximum length of {_MAXIMUM_KEY_BYTES}."
-        )
-    for character in key:
-        if character in ".$" or character.isspace() or ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0:  # noqa: PLR2004 - C0 and C1 controls
-            raise ArgumentInvalidError(f"Property name {key!r} contains invalid character {character!r}.")
-
-
-def _require_scalar(path: str, value: Any, *, in_array: bool) -> None:
-    if value is None and in_array:
-        raise ArgumentInvalidError(f"Arrays cannot contain 'null' as value, at {path}.")
-    if isinstance(value, str) and len(value.encode()) > _MAXIMUM_STRING_BYTES:
-        raise ArgumentInvalidError(f"The value of {path} exceeds maximum length of {_MAXIMUM_STRING_BYTES}.")
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if is_integer and not _MINIMUM_INTEGER <= value <= _MAXIMUM_INTEGER:
-        raise ArgumentInvalidError(
-            f"The value of {path} is out of bound: integers reach from {_MINIMUM_INTEGER} to {_MAXIMUM_INTEGER}."
-        )
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, dict):
-        return sum(len(key.encode()) + _size(item) for key, item in value.items())
-    if isinstance(value, list):
-        return sum(_size(item) for item in value)
-    if isinstance(value, str):
-        return len(value.encode())
-    if isinstance(value, bool):
-        return _BOOLEAN_BYTES
-    return 0 if value is None else _NUMBER_BYTES
-
-
-def service_properties(twin: Twin) -> JsonObject:
-    """``properties`` as the service sees them, with metadata and versions (hub-device.md 7.3)."""
-    return {
-        "desired": {**twin.desired, "$metadata": twin.desired_metadata, "$version": twin.desired_version},
-        "reported": {**twin.reported, "$metadata": twin.reported_metadata, "$version": twin.reported_version},
     }

@@ -13,6 +13,7 @@ from muster.dps.attestations import DeviceLogin as DpsLogin
 from muster.dps.registrations import Registrations
 from muster.frontends.listener import Peer
 from muster.frontends.mqtt_connection import Head, MqttProtocol
+from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.mqtt_dps import DpsHead
 from muster.frontends.mqtt_hub import HubHead
 from muster.frontends.topics import HubUserName, parse_dps_user_name, parse_hub_user_name
@@ -20,7 +21,6 @@ from muster.hub.authentication import DeviceAuthentication
 from muster.hub.authentication import DeviceLogin as HubLogin
 from muster.hub.events import EventLog
 from muster.hub.hubs import Hubs, UnknownHubError
-from muster.hub.sessions import Sessions
 from muster.observe import Operation
 from muster.wire.mqtt_packets import Connect
 
@@ -33,8 +33,8 @@ class MqttFrontEnd:
 
     hubs: Hubs
     authentication: DeviceAuthentication
-    sessions: Sessions
     events: EventLog
+    devices: DeviceServices
     registrations: Registrations
     clock: Callable[[], int]
 
@@ -60,9 +60,11 @@ class MqttFrontEnd:
         user = parse_hub_user_name(name, connect.client_id)
         if user is None:
             return None
-        return await self._connect_to_hub(connection, user, credential)
+        return await self._connect_to_hub(connection, connect, user, credential)
 
-    async def _connect_to_hub(self, connection: MqttProtocol, user: HubUserName, credential: Credential) -> Head | None:
+    async def _connect_to_hub(
+        self, connection: MqttProtocol, connect: Connect, user: HubUserName, credential: Credential
+    ) -> Head | None:
         operation = Operation("connect", user.device_id)
         try:
             hub = self.hubs.by_host(user.host)
@@ -74,11 +76,12 @@ class MqttFrontEnd:
         head = HubHead(
             connection,
             self.authentication,
-            self.sessions,
             self.events,
+            self.devices,
             login,
             credential,
             principal,
+            connect,
             user.model_id,
         )
         await head.attach()

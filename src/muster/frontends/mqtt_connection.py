@@ -24,7 +24,13 @@ _SHORTEST_TIMER = 0.01
 
 
 class Head(Protocol):
-    """What a connection does after its CONNECT was accepted."""
+    """What a connection does after its CONNECT was accepted. ``session_present`` is for CONNACK."""
+
+    session_present: bool
+
+    def opened(self) -> None:
+        """CONNACK is on its way."""
+        ...
 
     def handle(self, events: Sequence[Event]) -> None:
         """Work on events in their order; output is flushed afterwards."""
@@ -147,8 +153,9 @@ class MqttProtocol(asyncio.Protocol):
             self.flush()
             return
         self._head = accepted
-        self.session.connack(status.ACCEPTED, session_present=False)
+        self.session.connack(status.ACCEPTED, session_present=accepted.session_present)
         self.flush()
+        accepted.opened()
         # What came behind CONNECT counts, also when DISCONNECT was part of it and nobody is there any more.
         held, self._held = self._held[1:], []
         if held:

@@ -29,6 +29,8 @@ _FINISHED = 200
 class DpsHead:
     """The work of one accepted DPS login."""
 
+    session_present = False
+
     def __init__(
         self,
         connection: MqttProtocol,
@@ -55,6 +57,9 @@ class DpsHead:
 
     def closed(self) -> None:
         self._tasks.cancel()
+
+    def opened(self) -> None:
+        """Nothing waits for a device that registers."""
 
     def handle(self, events: Sequence[Event]) -> None:
         session = self._connection.session

@@ -1,7 +1,8 @@
-"""A device that is connected to its hub over MQTT: telemetry in, PUBACKs out after the commit.
+"""A device that is connected to its hub over MQTT: telemetry in, PUBACKs out after the commit; its will at its end.
 
-The path of a message is batched from end to end: one look at the topic, one append for all that a read brought,
-one write of all PUBACKs; no task and no future for a single message (DESIGN.md 4). Sources: hub-device.md 3, 4.
+What else it does is ``mqtt_conversation.py``. The path of a message is batched from end to end: one look at the
+topic, one append for all that a read brought, one write of all PUBACKs; no task
+and no future for a single message (DESIGN.md 4). Sources: hub-device.md 3, 4.
 """
 
 import logging
@@ -9,15 +10,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from muster.domain.credential import Credential
-from muster.domain.message import TELEMETRY, PropertyBag, parse_property_bag
+from muster.domain.message import TELEMETRY, PropertyBag, marked_as_will, parse_property_bag
 from muster.domain.partition import partition_of
+from muster.frontends.mqtt_acknowledgements import Acknowledgements, Owed
 from muster.frontends.mqtt_connection import MqttProtocol
+from muster.frontends.mqtt_conversation import Conversation, DeviceServices
 from muster.frontends.tasks import Tasks
-from muster.frontends.topics import telemetry_prefix
+from muster.frontends.topics import HUB_REQUESTS, telemetry_prefix
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
 from muster.hub.events import EventLog, Head, Messages, Run
-from muster.hub.sessions import Notice, Session, Sessions
-from muster.wire.mqtt_packets import Publish, Subscribe, Unsubscribe
+from muster.hub.sessions import Notice, Session
+from muster.wire.mqtt_packets import Connect, Disconnect, Puback, Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event
 
 _log = logging.getLogger("muster.mqtt")
@@ -34,17 +37,18 @@ class HubHead:
         self,
         connection: MqttProtocol,
         authentication: DeviceAuthentication,
-        sessions: Sessions,
         events: EventLog,
+        services: DeviceServices,
         login: DeviceLogin,
         credential: Credential,
         principal: Principal,
+        connect: Connect,
         model_id: str,
     ) -> None:
         identity = principal.identity
         self._connection = connection
         self._authentication = authentication
-        self._sessions = sessions
+        self._services = services
         self._events = events
         self._login = login
         self._credential = credential
@@ -67,21 +71,58 @@ class HubHead:
         self._room = 0
         self._pending_messages = 0
         self._pending_bytes = 0
+        self._acknowledgements = Acknowledgements()
+        self._clean_session = connect.clean_session
+        self._will = connect.will
+        self.session_present = False
         self._session: Session | None = None
+        self._conversation: Conversation | None = None
         self._tasks = Tasks()
 
     async def attach(self) -> None:
         """Become the identity's connection."""
-        self._session = await self._sessions.attach(self._principal, self._deliver)
+        sessions = self._services.sessions
+        self._session = await sessions.attach(self._principal, self._deliver, clean_session=self._clean_session)
+        self.session_present = self._session.resumed is not None
+
+    def opened(self) -> None:
+        if self._session is None:
+            return
+        if self._session.resumed:
+            self._converse().opened()
+        else:
+            self._tasks.spawn(self._settle_unheard(self._session))
+
+    async def _settle_unheard(self, session: Session) -> None:
+        """What waits for a device that connects and is not subscribed will never reach it (hub-device.md 3.10)."""
+        settled = await self._services.c2d.settle_unheard(*session.key)
+        if settled:
+            _log.info(
+                "%s: %s is not subscribed to messages from the cloud: %d that waited are completed, and lost to it",
+                self._connection.describe(),
+                session.key[1],
+                settled,
+            )
+
+    def _converse(self) -> Conversation:
+        if self._conversation is None:
+            assert self._session is not None
+            self._conversation = Conversation(
+                self._services, self._connection, self._session, clean_session=self._clean_session
+            )
+        return self._conversation
 
     def deadline(self) -> int | None:
         return self._principal.expiry
 
     def closed(self) -> None:
         self._tasks.cancel()
+        if self._conversation is not None:
+            self._conversation.closed()
         if self._session is not None:
             session, self._session = self._session, None
-            self._sessions.detach(session)
+            self._services.sessions.detach(session)
+            self._publish_will()
 
     def _deliver(self, notice: Notice) -> None:
         match notice:
@@ -95,46 +136,89 @@ class HubHead:
             self._connection.close("the identity was deleted or disabled, or its credential does not count any more")
 
     def handle(self, events: Sequence[Event]) -> None:
+        position = 0
+        while True:
+            position = self._take_telemetry(events, position)
+            if position == len(events) or not self._react(events[position]):
+                break
+            position += 1
+
+    def _take_telemetry(self, events: Sequence[Event], position: int) -> int:
+        """Append the messages from ``position`` on, up to what is none; returns where that is."""
         runs: list[Run] = []
         packet_ids: list[int] = []
         count = size = 0
         topic: bytes | None = None
-        for event in events:
-            if isinstance(event, Publish):
-                # The core has one object for equal topics that follow each other: a run is told at a glance.
-                if event.topic is not topic or event.retain:
-                    if not self._choose_bag(event):
-                        break
-                    bodies: list[bytes] = []
-                    runs.append((self._head, bodies))
-                    topic = event.topic
-                length = len(event.payload)
-                if length > self._room:
-                    self._connection.close(f"it sent {length} bytes, {self._room} were allowed")
+        for position in range(position, len(events)):  # noqa: B020, PLR1704 - it is where the caller goes on
+            event = events[position]
+            if not isinstance(event, Publish):
+                break
+            # The core has one object for equal topics that follow each other: a run is told at a glance.
+            if event.topic is not topic or event.retain:
+                if not self._choose_bag(event):
                     break
-                bodies.append(event.payload)
-                count += 1
-                size += length
-                if event.qos:
-                    packet_ids.append(event.packet_id)
-            elif isinstance(event, Subscribe):
-                # Every filter is granted at QoS 1 at most, and never refused (hub-device.md 3.5).
-                self._connection.session.suback(event.packet_id, [min(qos, 1) for _, qos in event.filters])
-            elif isinstance(event, Unsubscribe):
-                self._connection.session.unsuback(event.packet_id)
+                bodies: list[bytes] = []
+                runs.append((self._head, bodies))
+                topic = event.topic
+            length = len(event.payload)
+            if length > self._room:
+                break
+            bodies.append(event.payload)
+            count += 1
+            size += length
+            if event.qos:
+                packet_ids.append(event.packet_id)
+        else:
+            position = len(events)
         if count:
             self._append(Messages(runs, count, size), packet_ids)
+        return position
+
+    def _react(self, event: Event) -> bool:
+        """Whatever is not telemetry, or is none that can be taken; False after closing the connection."""
+        match event:
+            case Publish():
+                return self._request(event)
+            case Puback():
+                self._converse().acknowledged(event.packet_id)
+            case Subscribe():
+                self._converse().subscribe(event)
+            case Unsubscribe():
+                self._converse().unsubscribe(event)
+            case Disconnect():
+                self._will = None
+            case _:
+                pass
+        return True
+
+    def _request(self, event: Publish) -> bool:
+        """Twins and methods; False after closing the connection for what the hub does not take."""
+        if not event.topic.startswith(HUB_REQUESTS):
+            if self._choose_bag(event):
+                reason = f"it sent {len(event.payload)} bytes, {self._room} were allowed"
+            else:
+                reason = f"it published to {event.topic[:200]!r}, which is no topic of its own"
+            self._connection.close(reason)
+            return False
+        # Its acknowledgement comes behind those of the telemetry before it.
+        owed = self._acknowledgements.owe((event.packet_id,) if event.qos else ())
+        self._pending_messages += 1
+        if not self._converse().publish(event, partial(self._settled, owed, 1, 0)):
+            self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of the hub's")
+            return False
+        if self._is_full():
+            self._connection.pause_reading()
+        return True
 
     def _choose_bag(self, event: Publish) -> bool:
-        """Make the properties in this topic those of the next messages; False after closing the connection."""
+        """Make the properties in this topic those of the next messages; False when it is no telemetry topic."""
         chosen = (event.topic, event.retain)
         if chosen == self._chosen:
             return True
         bag = self._bags.get(chosen)
         if bag is None:
-            bag = self._parse(event)
+            bag = self._parse(event.topic, retained=event.retain)
             if bag is None:
-                self._connection.close(f"it published to {event.topic[:200]!r}, which is no topic of its own")
                 return False
             if len(self._bags) >= _BAG_CACHE:
                 self._bags.clear()
@@ -144,34 +228,63 @@ class HubHead:
         self._room = bag.room
         return True
 
-    def _parse(self, event: Publish) -> PropertyBag | None:
+    def _parse(self, topic: bytes, *, retained: bool) -> PropertyBag | None:
+        """The properties in a telemetry topic of the device's own; None for another topic."""
         prefix = self._prefix
-        if event.topic == prefix:
-            return parse_property_bag("", retained=event.retain)
-        if not event.topic.startswith(prefix + b"/"):
+        if topic == prefix:
+            return parse_property_bag("", retained=retained)
+        if not topic.startswith(prefix + b"/"):
             return None
-        return parse_property_bag(event.topic[len(prefix) + 1 :].decode(), retained=event.retain)
+        return parse_property_bag(topic[len(prefix) + 1 :].decode(), retained=retained)
 
     def _append(self, messages: Messages, packet_ids: list[int]) -> None:
         count, size = messages.count, messages.size
         self._pending_messages += count
         self._pending_bytes += size
-        self._events.append(self._hub, self._partition, messages, partial(self._committed, count, size, packet_ids))
+        owed = self._acknowledgements.owe(packet_ids)
+        self._events.append(self._hub, self._partition, messages, partial(self._committed, count, size, owed))
         if self._is_full() or self._events.is_full:
             self._connection.pause_reading()  # until the commit of these
 
-    def _committed(self, count: int, size: int, packet_ids: Sequence[int], error: BaseException | None) -> None:
-        self._pending_messages -= count
-        self._pending_bytes -= size
+    def _committed(self, count: int, size: int, owed: Owed, error: BaseException | None) -> None:
         if error is not None:
             self._connection.close(f"its messages could not be stored: {error}")
             return
+        self._settled(owed, count, size)
+
+    def _settled(self, owed: Owed, count: int, size: int) -> None:
+        """The work behind these is done: acknowledge what may be acknowledged now, and read on."""
+        self._pending_messages -= count
+        self._pending_bytes -= size
+        packet_ids = self._acknowledgements.settle(owed)
         session = self._connection.session
         if packet_ids and session.connected:
             session.pubacks(packet_ids)
             self._connection.flush()
         if not self._is_full():
             self._connection.resume_reading()
+
+    def _publish_will(self) -> None:
+        """What the device left for the case that it does not say goodbye: telemetry, marked (hub-device.md 3.9)."""
+        will, self._will = self._will, None
+        if will is None:
+            return
+        bag = self._parse(will.topic, retained=will.retain)
+        if bag is None:
+            _log.info(
+                "%s: its will is not published: %r is no topic of its own",
+                self._connection.describe(),
+                will.topic[:200],
+            )
+            return
+        bag = marked_as_will(bag)
+        head = (*self._stamps, bag.system_properties, bag.application_properties)
+
+        def stored(error: BaseException | None) -> None:
+            if error is not None:
+                _log.warning("%s: its will was not stored: %s", self._connection.describe(), error)
+
+        self._events.append(self._hub, self._partition, Messages.of((head, [will.payload])), stored)
 
     def _is_full(self) -> bool:
         return self._pending_messages >= _MAXIMUM_PENDING_MESSAGES or self._pending_bytes >= _MAXIMUM_PENDING_BYTES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from muster.domain.errors import ServiceError
+from muster.domain.errors import DeviceNotOnlineError, ServiceError
 from muster.domain.timestamp import iso_utc, us_style
 
 ACCEPTED = 0
@@ -39,11 +39,17 @@ _ROWS = {
     421: StatusRow("Misdirected Request", NOT_AUTHORIZED, "amqp:not-found"),
     429: StatusRow("Too Many Requests", SERVER_UNAVAILABLE, "com.microsoft:device-container-throttled"),
     500: StatusRow("Internal Server Error", SERVER_UNAVAILABLE, "amqp:internal-error"),
+    502: StatusRow("Bad Gateway", SERVER_UNAVAILABLE, "amqp:internal-error"),
     503: StatusRow("Service Unavailable", SERVER_UNAVAILABLE, "amqp:internal-error"),
+    504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403.
-_AMQP_BY_CODE = {403002: "amqp:resource-limit-exceeded", 403004: "amqp:resource-limit-exceeded"}
+# Quota and queue depth have a condition of their own under 403, a lost lock under 412.
+_AMQP_BY_CODE = {
+    403002: "amqp:resource-limit-exceeded",
+    403004: "amqp:resource-limit-exceeded",
+    412002: "com.microsoft:message-lock-lost",
+}
 
 
 def row(error: ServiceError) -> StatusRow:
@@ -70,13 +76,37 @@ def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
 
 def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The flat error JSON of a hub's HTTPS endpoints (hub-service.md 1.6, shape A)."""
-    digits = tracking_id.replace("-", "")
     return msgspec.json.encode(
         {
             "Message": f"ErrorCode:{error.name};{error.message}",
-            "ExceptionMessage": f"Tracking ID:{digits}-G:0-TimeStamp:{us_style(now)}",
+            "ExceptionMessage": f"Tracking ID:{_hub_tracking_id(tracking_id, now)}",
         }
     )
+
+
+def hub_plain_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The error JSON of twins on a device's own connection (hub-device.md 7.6; hub-service.md 1.6, shape B)."""
+    return msgspec.json.encode(_hub_error(error, tracking_id, now))
+
+
+def hub_nested_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The error JSON of direct methods: one JSON text inside another (hub-service.md 1.6, shape C)."""
+    inner = _hub_error(error, tracking_id, now)
+    inner["info"] = {"timeout": "00:00:00"} if isinstance(error, DeviceNotOnlineError) else {}
+    return msgspec.json.encode({"Message": msgspec.json.encode(inner).decode(), "ExceptionMessage": ""})
+
+
+def _hub_error(error: ServiceError, tracking_id: str, now: int) -> dict[str, object]:
+    return {
+        "errorCode": error.code,
+        "trackingId": _hub_tracking_id(tracking_id, now),
+        "message": error.message,
+        "timestampUtc": iso_utc(now),
+    }
+
+
+def _hub_tracking_id(tracking_id: str, now: int) -> str:
+    return f"{tracking_id.replace('-', '')}-G:0-TimeStamp:{us_style(now)}"
 
 
 def management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

@@ -30,6 +30,11 @@ class Tasks:
         for task in tuple(self._running):
             task.cancel()
 
+    async def finish(self) -> None:
+        """Wait for all that run."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

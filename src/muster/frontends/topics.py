@@ -1,6 +1,6 @@
 """MQTT user names and topics of both services: parsed and formatted, nothing else.
 
-Sources: dps.md 2.1 to 2.5, hub-device.md 3.2, 4.1. Pure: no connection, no service.
+Sources: dps.md 2.1 to 2.5, hub-device.md 3.2, 4.1, 5.4, 6.1, 7.1. Pure: no connection, no service.
 """
 
 import re
@@ -9,11 +9,17 @@ from urllib.parse import unquote
 
 REGISTRATION_RESPONSES = "$dps/registrations/res/"
 
+HUB_REQUESTS = b"$iothub/"
+"""What the topics of twins and methods begin with, in both directions."""
+
 # A hub's device may be called "registrations": what then stands at the registration id's place is a query.
 _DPS_LOGIN = re.compile(r"([^/]+)/registrations/([^/?=]+)(?:/(.*))?", re.DOTALL)
 _LONGEST_TOPIC = 0xFFFF - 32  # an answer's topic has at most a few bytes more than the request's
 _REGISTER = re.compile(r"\$dps/registrations/PUT/iotdps-register/\?(.*)", re.DOTALL)
 _OPERATION_STATUS = re.compile(r"\$dps/registrations/GET/iotdps-get-operationstatus/\?(.*)", re.DOTALL)
+_TWIN_GET = re.compile(r"\$iothub/twin/GET/?(?:\?(.*))?", re.DOTALL)
+_TWIN_PATCH = re.compile(r"\$iothub/twin/PATCH/properties/reported/?(?:\?(.*))?", re.DOTALL)
+_METHOD_ANSWER = re.compile(r"\$iothub/methods/res/(-?\d{1,10})/?\?(.*)", re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,23 @@ class RegistrationRequest:
 
     rid: str
     operation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TwinRequest:
+    """A device reads its twin or patches what it reports. ``rid`` and ``version`` as sent, None when missing."""
+
+    is_patch: bool
+    rid: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodResponse:
+    """A device answers a direct method; ``status`` is its own."""
+
+    status: int
+    rid: str
 
 
 def parse_dps_user_name(text: str) -> DpsUserName | None:
@@ -123,3 +146,44 @@ def telemetry_prefix(device_id: str, module_id: str) -> str:
     if module_id:
         return f"devices/{device_id}/modules/{module_id}/messages/events"
     return f"devices/{device_id}/messages/events"
+
+
+def c2d_topic(device_id: str, module_id: str, bag: str) -> str:
+    """Where an identity gets a message from the cloud: ids as they are, the bag percent-encoded (hub-device.md 5.4)."""
+    module = f"/modules/{module_id}" if module_id else ""
+    return f"devices/{device_id}{module}/messages/devicebound/{bag}"
+
+
+def parse_twin_request(topic: str) -> TwinRequest | None:
+    """None for another topic. ``$rid`` is taken as it stands, to be echoed."""
+    if len(topic.encode()) > _LONGEST_TOPIC:
+        return None
+    for pattern in (_TWIN_GET, _TWIN_PATCH):
+        if (match := pattern.fullmatch(topic)) is not None:
+            items = _raw_items(match[1] or "")
+            return TwinRequest(pattern is _TWIN_PATCH, items.get("$rid"), items.get("$version"))
+    return None
+
+
+def twin_response(status: int, rid: str, version: int | None = None) -> bytes:
+    """The topic of an answer: ``$rid`` first and verbatim, then ``$version`` (hub-device.md 7.1)."""
+    tail = "" if version is None else f"&$version={version}"
+    return f"$iothub/twin/res/{status}/?$rid={rid}{tail}".encode()
+
+
+def desired_topic(version: int) -> bytes:
+    """Where a device hears of a change of its desired properties (hub-device.md 7.7)."""
+    return f"$iothub/twin/PATCH/properties/desired/?$version={version}".encode()
+
+
+def parse_method_response(topic: str) -> MethodResponse | None:
+    """None for another topic, and for a status that is no 32-bit number."""
+    match = _METHOD_ANSWER.fullmatch(topic)
+    if match is None or not -(2**31) <= int(match[1]) < 2**31:
+        return None
+    return MethodResponse(int(match[1]), _raw_items(match[2]).get("$rid", ""))
+
+
+def method_topic(name: str, rid: str) -> bytes:
+    """Where a device is asked; nothing may follow the rid, and the name stands as it is (hub-device.md 6.1)."""
+    return f"$iothub/methods/POST/{name}/?$rid={rid}".encode()

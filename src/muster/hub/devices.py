@@ -22,6 +22,7 @@ from muster.domain.device import (
 from muster.domain.errors import DeviceAlreadyExistsError, DeviceNotFoundError, PreconditionFailedError
 from muster.domain.etag import counter_etag, require_match
 from muster.domain.twin import InitialTwin, Twin, new_twin
+from muster.hub.message_queue import QUEUE_TABLES
 from muster.hub.twin_records import find_twin_in, insert_twin
 from muster.store.database import Database, Row, Transaction
 
@@ -265,7 +266,7 @@ def _written(identity: Identity) -> dict[str, int | str | None]:
 
 async def _delete(tx: Transaction, hub: str, device_id: str) -> None:
     """All that a hub knows of a device and its modules."""
-    for table in ("identity", "twin", "connection"):
+    for table in ("identity", "twin", "connection", "mqtt_session", *QUEUE_TABLES):
         await tx.execute(
             f"DELETE FROM {table} WHERE hub = :hub AND device_id = :device_id", hub=hub, device_id=device_id
         )

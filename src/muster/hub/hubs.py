@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from muster.bus.bus import Bus
 from muster.domain.access_policy import HUB_POLICIES, AccessPolicy
+from muster.domain.c2d_message import C2dSettings, require_settings
 from muster.domain.device import new_key
 from muster.domain.documents import encode, read
 from muster.domain.errors import ConflictError, NotFoundError
 from muster.domain.etag import require_match, resource_etag
 from muster.domain.resource import ResourceFacts
 from muster.hub.devices import identity_changed_subject
+from muster.hub.message_queue import QUEUE_TABLES
 from muster.store.database import Body, Database, Transaction
 
 Clock = Callable[[], int]
@@ -29,14 +31,14 @@ HUBS_CHANGED = "hubs"
 _KEY_BYTES = 32
 _ETAG_BYTES = 4
 
-_TABLES = ("event", "event_partition", "twin", "connection", "identity", "hub_policy")
+_TABLES = ("event", "event_partition", *QUEUE_TABLES, "twin", "connection", "identity", "hub_policy")
 """What is keyed by hub; the hub's own row goes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
     """One hub. ``name`` keys its rows and never changes; ``host_name`` is what clients dial and what ``assignedHub``
-    says. ``etag`` and ``facts`` are what Resource Manager's clients see.
+    says. ``etag`` and ``facts`` are what Resource Manager's clients see; ``c2d`` is how messages for devices are kept.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Hub:
     policies: dict[str, AccessPolicy]
     etag: str = ""
     facts: ResourceFacts = field(default_factory=ResourceFacts)
+    c2d: C2dSettings = field(default_factory=C2dSettings)
 
 
 class UnknownHubError(LookupError):
@@ -146,6 +149,19 @@ class Hubs:
         await self._change(body)
         return self.by_name(name)
 
+    async def set_c2d(self, name: str, settings: C2dSettings) -> Hub:
+        """Keep messages for devices in this way from now on. Raises ArgumentInvalidError and NotFoundError."""
+        require_settings(settings)
+
+        async def body(tx: Transaction) -> None:
+            await _require_hub(tx, name, ())
+            await tx.execute(
+                "UPDATE hub SET c2d_settings = :settings WHERE name = :name", name=name, settings=encode(settings)
+            )
+
+        await self._change(body)
+        return self.by_name(name)
+
     async def remove(self, name: str, if_match: str | None, *, force: bool) -> None:
         """Remove a hub with all that is in it. Whoever is connected to it is told that its identity has changed.
 
@@ -227,7 +243,7 @@ class Hubs:
 
     async def _read_all(self) -> dict[str, Hub]:
         hubs = await self._database.fetch_all(
-            "SELECT name, host_name, partition_count, etag, document FROM hub ORDER BY created, name"
+            "SELECT name, host_name, partition_count, etag, document, c2d_settings FROM hub ORDER BY created, name"
         )
         policies = await self._database.fetch_all(
             "SELECT hub, name, primary_key, secondary_key, rights FROM hub_policy ORDER BY name"
@@ -240,6 +256,7 @@ class Hubs:
                 policies={item[1]: AccessPolicy(*item[1:]) for item in policies if item[0] == row[0]},
                 etag=row[3],
                 facts=read(row[4], ResourceFacts),
+                c2d=read(row[5], C2dSettings),
             )
             for row in hubs
         }

@@ -5,12 +5,13 @@ surface). Not here: authentication, and any protocol.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from muster.bus.bus import Bus, Subscription
 from muster.domain.errors import DeviceNotFoundError
+from muster.hub import mqtt_sessions
 from muster.hub.authentication import Principal
 from muster.hub.devices import identity_changed_subject
 from muster.store.database import Database, DatabaseUnavailableError, Transaction
@@ -30,11 +31,15 @@ Deliver = Callable[[Notice], None]
 
 @dataclass(slots=True)
 class Session:
-    """One attached connection. ``session_id`` is unique for each attach."""
+    """One attached connection. ``session_id`` is unique for each attach.
+
+    ``resumed`` is what an earlier MQTT connection of the identity was subscribed to; None when it left nothing.
+    """
 
     principal: Principal
     session_id: str
     deliver: Deliver
+    resumed: mqtt_sessions.Subscriptions | None = None
     subscription: Subscription | None = None
 
     @property
@@ -63,11 +68,11 @@ class Sessions:
         """The connections of this node as they are now."""
         return tuple(self._here.values())
 
-    async def attach(self, principal: Principal, deliver: Deliver) -> Session:
+    async def attach(self, principal: Principal, deliver: Deliver, *, clean_session: bool | None = None) -> Session:
         """Make this the identity's only connection: an older one is told that it is displaced.
 
-        An identity that changed since it was read for ``principal`` is told to the connection at once. Raises
-        DeviceNotFoundError when it is gone.
+        ``clean_session`` is what an MQTT client asks for, None for other protocols. An identity that changed since it
+        was read for ``principal`` is told to the connection at once. Raises DeviceNotFoundError when it is gone.
         """
         session = Session(principal, self._entropy(16).hex(), deliver)
         hub, device_id, module_id = session.key
@@ -106,6 +111,8 @@ class Sessions:
                 session_id=session.session_id,
                 now=now,
             )
+            if clean_session is not None:
+                session.resumed = await mqtt_sessions.open_in(tx, session.key, clean=clean_session)
             return bool(identity[0] == principal.identity.etag)
 
         try:
@@ -144,6 +151,10 @@ class Sessions:
             self._database.submit(body, done)
         except DatabaseUnavailableError as error:
             done(None, error)
+
+    async def keep_subscriptions(self, session: Session, subscriptions: Mapping[str, int]) -> None:
+        """Keep what the connection is subscribed to now for the identity's next one."""
+        await mqtt_sessions.save(self._database, session.key, session.session_id, subscriptions)
 
     async def forget_all(self) -> None:
         """At the start of a single node: whoever was connected when the process ended is not any more."""

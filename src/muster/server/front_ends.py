@@ -21,13 +21,17 @@ from muster.frontends.amqp import AmqpRefusal
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_hubs import HubResources
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
+from muster.frontends.rest.hub_gate import HubGate
+from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_service import HubServiceApi
+from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
 from muster.frontends.rest.requests import Guard
@@ -99,7 +103,10 @@ class Server:
             services.provisioning, services.enrollments, services.groups, services.records, services.access
         )
         device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
-        hub = HubServiceApi(services.hubs, services.devices, services.twins, services.access)
+        hub = HubServiceApi(services.hubs, services.devices, services.access)
+        gate = HubGate(services.hubs, services.access)
+        twins = HubTwinsApi(gate, services.twins)
+        methods = HubMethodsApi(gate, services.methods)
         muster = MusterApi(
             services.hubs,
             services.provisioning,
@@ -112,12 +119,14 @@ class Server:
         mqtt = MqttFrontEnd(
             services.hubs,
             services.authentication,
-            services.sessions,
             services.events,
+            DeviceServices(
+                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
+            ),
             services.registrations,
             self._clock,
         )
-        apis = (dps, device, hub, muster, self._preview(), *self._management())
+        apis = (dps, device, hub, twins, methods, muster, self._preview(), *self._management())
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
         websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")

@@ -64,6 +64,8 @@ async def _up(options: UpOptions, on_ready: OnReady) -> int:
                 stack.callback(watch.start().cancel)
             resumed = await services.registrations.start()
             stack.push_async_callback(services.registrations.stop)
+            services.sweeper.start()
+            stack.push_async_callback(services.sweeper.stop)
             server = Server(options, directory, place, services, clock)
             await server.start(stack)
             if resumed:

@@ -30,9 +30,13 @@ from muster.dps.tpm_challenges import TpmChallenges
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
+from muster.hub.c2d_messages import C2dMessages
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
+from muster.hub.feedback import Feedback
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
+from muster.hub.message_sweeper import MessageSweeper
+from muster.hub.methods import Methods
 from muster.hub.reports import Reports
 from muster.hub.revoked_sessions import RevokedSessions
 from muster.hub.sessions import Sessions
@@ -58,6 +62,10 @@ class Services:
     devices: Devices
     twins: Twins
     events: EventLog
+    c2d: C2dMessages
+    methods: Methods
+    feedback: Feedback
+    sweeper: MessageSweeper
     sessions: Sessions
     reports: Reports
     enrollments: Enrollments
@@ -81,6 +89,7 @@ async def open_services(options: UpOptions, directory: DataDirectory, place: Pla
         await _ensure_identity(services, place)
         _require_matching_keys(place, services, directory)
         await services.sessions.forget_all()
+        await services.c2d.release_all()
     except BaseException:
         await database.close()
         raise
@@ -102,6 +111,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
     devices = Devices(database, bus, clock, entropy)
+    feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
     authorities = Authorities(database, bus, clock, entropy)
@@ -132,8 +142,12 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        twins=Twins(database, devices),
+        twins=Twins(database, bus, clock),
         events=EventLog(database, bus, clock),
+        methods=Methods(devices, bus),
+        c2d=C2dMessages(database, bus, hubs, clock, entropy),
+        feedback=feedback,
+        sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
         sessions=sessions,
         reports=reports,
         enrollments=enrollments,

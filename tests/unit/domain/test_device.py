@@ -17,7 +17,6 @@ from muster.domain.device import (
     read_status,
     require_device_id,
     require_same_id,
-    twin_view_head,
 )
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 
@@ -124,12 +123,6 @@ def test_views() -> None:
     assert view["authentication"]["x509Thumbprint"] == {"primaryThumbprint": SHA1, "secondaryThumbprint": None}
     assert view["deviceScope"] == "ms-azure-iot-edge://d-1"
     assert view["parentScopes"] == ["ms-azure-iot-edge://p-1"]
-    head = twin_view_head(identity, ConnectionTimes())
-    assert (head["deviceEtag"], head["connectionState"], head["lastActivityTime"]) == (
-        "Nw==",
-        "Disconnected",
-        "0001-01-01T00:00:00Z",
-    )
 
 
 def test_keys_of_an_identity() -> None:

@@ -9,10 +9,9 @@ from muster.domain.twin import (
     InitialTwin,
     metadata,
     new_twin,
-    require_valid,
-    service_properties,
     without_nulls,
 )
+from muster.domain.twin_rules import require_valid
 
 NOW = 1_790_000_000_000_000
 STAMP = {"$lastUpdated": iso_utc(NOW), "$lastUpdatedVersion": 1}
@@ -27,11 +26,11 @@ def nested(levels: int) -> dict:
 
 
 def test_a_new_twin_without_an_initial_one() -> None:
-    properties = service_properties(new_twin(None, NOW))
-    assert properties == {
-        "desired": {"$metadata": {"$lastUpdated": NEVER, "$lastUpdatedVersion": 1}, "$version": 1},
-        "reported": {"$metadata": {"$lastUpdated": NEVER}, "$version": 1},
-    }
+    twin = new_twin(None, NOW)
+    assert (twin.etag, twin.version, twin.desired_version, twin.reported_version) == (1, 2, 1, 1)
+    assert (twin.tags, twin.desired, twin.reported) == ({}, {}, {})
+    assert twin.desired_metadata == {"$lastUpdated": NEVER, "$lastUpdatedVersion": 1}
+    assert twin.reported_metadata == {"$lastUpdated": NEVER}
 
 
 def test_a_new_twin_with_an_initial_one() -> None:

@@ -1,4 +1,4 @@
-"""The hub's service API: the device registry, and reading a twin. Sources: hub-service.md 1, 2, 3.
+"""The hub's service API: the device registry. Sources: hub-service.md 1, 2.
 
 Not here: the device API, and the rules of the registry.
 """
@@ -11,16 +11,14 @@ from starlette.routing import Route
 
 from muster.domain.access_policy import Right
 from muster.domain.device import IdentityBody, identity_view
-from muster.domain.errors import NotFoundError
 from muster.domain.etag import counter_etag
 from muster.frontends import status
 from muster.frontends.rest import requests
+from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.requests import Guard
 from muster.hub.access import ServiceAccess
 from muster.hub.devices import MAXIMUM_LIST, Devices
-from muster.hub.hubs import Hub, Hubs, UnknownHubError, host_without_port
-from muster.hub.reports import Attempt
-from muster.hub.twins import Twins
+from muster.hub.hubs import Hub, Hubs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,6 @@ class HubServiceApi:
 
     hubs: Hubs
     devices: Devices
-    twins: Twins
     access: ServiceAccess
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -38,31 +35,13 @@ class HubServiceApi:
             ("/devices/{id}", "GET"): self.get_device,
             ("/devices/{id}", "PUT"): self.put_device,
             ("/devices/{id}", "DELETE"): self.delete_device,
-            ("/twins/{id}", "GET"): self.get_twin,
         }
         return [
             Route(path, guard(handler, status.hub_body), methods=[method]) for (path, method), handler in table.items()
         ]
 
     async def _authorize(self, request: Request, *rights: Right) -> Hub:
-        """The hub that is asked; raises UnauthorizedAccessError, InvalidProtocolVersionError and NotFoundError."""
-        try:
-            hub = self.hubs.by_host(requests.host(request))
-        except UnknownHubError:
-            raise NotFoundError(f"No hub is served as {requests.host(request)!r}.") from None
-        credential = requests.credential(request)
-        attempt = Attempt(
-            "hub",
-            hub.name,
-            request.method,
-            request.scope["path"],
-            credential.describe(),
-            credential.peer,
-        )
-        hosts = (hub.host_name, host_without_port(requests.host(request)))
-        await self.access.require(attempt, credential, hub.policies, hosts, requests.segments(request), rights)
-        requests.require_api_version(request)
-        return hub
+        return await HubGate(self.hubs, self.access).authorize(request, *rights)
 
     async def list_devices(self, request: Request) -> Response:
         hub = await self._authorize(request, Right.REGISTRY_READ)
@@ -85,8 +64,3 @@ class HubServiceApi:
         hub = await self._authorize(request, Right.REGISTRY_WRITE)
         await self.devices.delete(hub.name, request.path_params["id"], request.headers.get("if-match"))
         return requests.no_content()
-
-    async def get_twin(self, request: Request) -> Response:
-        hub = await self._authorize(request, Right.SERVICE_CONNECT)
-        view = await self.twins.service_view(hub.name, request.path_params["id"])
-        return requests.json_response(view, etag=view["etag"])

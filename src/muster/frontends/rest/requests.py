@@ -143,7 +143,7 @@ class Guard:
 
     def _error(self, error: ServiceError, tracking_id: str, body: ErrorBody) -> Response:
         headers: dict[str, Any] = {"x-ms-request-id": tracking_id}
-        if body is status.hub_body:
+        if body in (status.hub_body, status.hub_nested_body):
             headers["iothub-errorcode"] = error.name
         elif body is status.management_body and isinstance(error, BearerTokenRefusedError):
             headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
