@@ -12,7 +12,8 @@ from muster.domain.check_table import check, shell_word, skipped, verdict
 from muster.domain.credential import Credential
 from muster.domain.device import Identity
 from muster.domain.message import authentication_method
-from muster.domain.report import Check, Report
+from muster.domain.report import Check, Report, refusals
+from muster.domain.revocation import DEVICE_REVOCATION, Revocations, check_device, not_judged
 from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, check_token, parse_token
 from muster.hub.devices import Devices
 from muster.hub.hubs import Hub
@@ -22,13 +23,14 @@ from muster.hub.reports import Attempt, Reports
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated identity of a hub. ``expiry``: when its token stops counting (microseconds), None for a
-    certificate.
+    certificate. ``certificates``: those that it proved itself with (DER, its own first), none for a token.
     """
 
     hub: Hub
     identity: Identity
     authentication_method: str
     expiry: int | None
+    certificates: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,10 @@ class DeviceLogin:
 class DeviceAuthentication:
     """Judges devices of all hubs."""
 
-    def __init__(self, devices: Devices, reports: Reports, clock: Callable[[], int]) -> None:
+    def __init__(self, devices: Devices, reports: Reports, revocations: Revocations, clock: Callable[[], int]) -> None:
         self._devices = devices
         self._reports = reports
+        self._revocations = revocations
         self._clock = clock
 
     async def authenticate(self, login: DeviceLogin, credential: Credential) -> Principal:
@@ -81,7 +84,8 @@ class DeviceAuthentication:
         if identity is None or verdict(checks) is not None:
             return checks, None
         expiry = token.expiry + CLOCK_SKEW if token else None
-        return checks, Principal(login.hub, identity, _method(identity, token), expiry)
+        certificates = () if token else credential.certificates
+        return checks, Principal(login.hub, identity, _method(identity, token), expiry, certificates)
 
     def _check_certificate(
         self, login: DeviceLogin, credential: Credential, identity: Identity | None
@@ -107,7 +111,16 @@ class DeviceAuthentication:
             identity.device_id,
             self._clock(),
         )
-        return (exists, matching, *thumbprint, _enabled(identity))
+        return (exists, matching, *thumbprint, *self._check_revocation(credential, thumbprint), _enabled(identity))
+
+    def _check_revocation(self, credential: Credential, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        """What revocation lists say, after the ``checks`` of a certificate of any kind; nothing without lists."""
+        known = self._revocations.known
+        if known is None:
+            return ()
+        if refusals(checks):
+            return not_judged(DEVICE_REVOCATION, "the device is refused anyway")
+        return check_device(known, credential.certificates, self._clock())
 
     def _check_token(
         self, login: DeviceLogin, text: str, identity: Identity | None

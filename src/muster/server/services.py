@@ -18,6 +18,7 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
+from muster.domain.revocation import Revocations
 from muster.domain.throttle import Rates
 from muster.dps.allocations import Allocations
 from muster.dps.assignments import Assignments
@@ -44,6 +45,7 @@ from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
 from muster.hub.reports import Reports
+from muster.hub.revoked_sessions import RevokedSessions
 from muster.hub.sessions import Sessions
 from muster.hub.twins import Twins
 from muster.server.place import Place
@@ -83,6 +85,8 @@ class Services:
     throttles: Throttles
     group_reviews: GroupReviews
     authentication: DeviceAuthentication
+    revocations: Revocations
+    revoked_sessions: RevokedSessions
     access: ServiceAccess
 
 
@@ -145,7 +149,8 @@ def build_services(
     authorities = Authorities(database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
-    attestations = Attestations(provisioning, enrollments, index, clock)
+    revocations = Revocations()
+    attestations = Attestations(provisioning, enrollments, index, revocations, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
     issuances = Issuances(ca_directory, clock)
@@ -163,6 +168,7 @@ def build_services(
         clock,
         entropy,
     )
+    sessions = Sessions(database, bus, clock, entropy)
     registrations = Registrations(
         database,
         provisioning,
@@ -190,7 +196,7 @@ def build_services(
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
-        sessions=Sessions(database, bus, clock, entropy),
+        sessions=sessions,
         reports=reports,
         enrollments=enrollments,
         groups=groups,
@@ -201,7 +207,9 @@ def build_services(
         registrations=registrations,
         throttles=throttles,
         group_reviews=GroupReviews(index, reports, clock),
-        authentication=DeviceAuthentication(devices, reports, clock),
+        authentication=DeviceAuthentication(devices, reports, revocations, clock),
+        revocations=revocations,
+        revoked_sessions=RevokedSessions(sessions, reports, revocations, clock),
         access=ServiceAccess(reports, clock),
     )
 
