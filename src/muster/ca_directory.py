@@ -35,7 +35,7 @@ from muster.pki.certificate_order import CertificateOrder
 from muster.pki.certificate_profiles import PROFILES, CertificateProfile, ProfileError, read_profiles
 from muster.pki.issuance import Issuer, issue
 from muster.pki.private_key import read_private_key
-from muster.pki.revocation import Revocation, sign_revocation_list, to_pem
+from muster.pki.revocation import HOLD, Revocation, sign_revocation_list, to_pem
 from muster.whole_files import write_private
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -75,13 +75,18 @@ class _Revoked(msgspec.Struct, frozen=True, tag="revoked", tag_field="event", re
     reason: str
 
 
+class _Lifted(msgspec.Struct, frozen=True, tag="lifted", tag_field="event", rename="camel"):
+    time: int
+    serial_number: str
+
+
 class _ListSigned(msgspec.Struct, frozen=True, tag="crl", tag_field="event", rename="camel"):
     time: int
     number: int
     next_update: int
 
 
-_Event = _Issued | _Revoked | _ListSigned
+_Event = _Issued | _Revoked | _Lifted | _ListSigned
 _DECODER: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
 
 
@@ -224,6 +229,10 @@ class StoredAuthority:
         """Write it into the journal; the next revocation list says so."""
         self._append(_Revoked(now, serial_text(one), reason) for one in serial_numbers)
 
+    def lift(self, serial_numbers: Iterable[int], now: int) -> None:
+        """Write into the journal that they are on hold no longer; the next revocation list is without them."""
+        self._append(_Lifted(now, serial_text(one)) for one in serial_numbers)
+
     def sign_list(self, issuer: Issuer, now: int, next_update: int) -> bytes:
         """The next revocation list, as DER; it is in the directory too. Raises AuthorityError."""
         revocations = [one.revocation for one in self.issued() if one.revocation is not None]
@@ -241,11 +250,7 @@ def _complete(content: bytes) -> int:
 
 def _fold(authority: str, events: Sequence[_Event]) -> list[IssuedCertificate]:
     issued = [event for event in events if isinstance(event, _Issued)]
-    revoked: dict[str, Revocation] = {}
-    for event in events:
-        if isinstance(event, _Revoked):
-            revocation = Revocation(int(event.serial_number, 16), event.time, event.reason)
-            revoked.setdefault(event.serial_number, revocation)
+    revoked = _revoked(events)
     newest = {one.name: number for number, one in enumerate(issued) if one.serial_number not in revoked}
     return [
         IssuedCertificate(
@@ -260,6 +265,26 @@ def _fold(authority: str, events: Sequence[_Event]) -> list[IssuedCertificate]:
         )
         for number, one in enumerate(issued)
     ]
+
+
+def _revoked(events: Iterable[_Event]) -> dict[str, Revocation]:
+    """By serial number. What is on hold may be lifted, or revoked for good, since the day of the hold (RFC 5280 5.3.1).
+
+    Nothing else ever changes.
+    """
+    revoked: dict[str, Revocation] = {}
+    for event in events:
+        if not isinstance(event, _Revoked | _Lifted):
+            continue
+        before = revoked.get(event.serial_number)
+        if before is not None and before.reason != HOLD:
+            continue
+        if isinstance(event, _Lifted):
+            revoked.pop(event.serial_number, None)
+        else:
+            time = event.time if before is None else before.time
+            revoked[event.serial_number] = Revocation(int(event.serial_number, 16), time, event.reason)
+    return revoked
 
 
 class CaDirectory:

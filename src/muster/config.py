@@ -27,6 +27,7 @@ class UpOptions:
     """The options of ``muster up``; ``clock_offset`` in microseconds, ``database`` a PostgreSQL URL or None.
 
     ``ca_directory`` is where the CAs are that issue for devices; None: in the data directory.
+    ``revocation_lists``: files and directories; none means that nothing is asked about revocation.
     """
 
     data_directory: Path
@@ -39,6 +40,7 @@ class UpOptions:
     portal_port: int = 8080
     database: str | None = None
     ca_directory: Path | None = None
+    revocation_lists: tuple[Path, ...] = ()
     log_level: str = "info"
     log_format: str = "text"
     rates: Rates = Rates()  # noqa: RUF009 - frozen

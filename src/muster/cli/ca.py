@@ -9,7 +9,7 @@ from muster.cli.ca_authority import init, intermediate
 from muster.cli.ca_export import export
 from muster.cli.ca_issue import issue, sign_csr
 from muster.cli.ca_list import list_certificates, profiles, show
-from muster.cli.ca_revocation import crl, revoke
+from muster.cli.ca_revocation import crl, revoke, unhold
 from muster.cli.ca_verify import verify
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("sign-csr")(sign_csr)
 app.command()(export)
 app.command()(verify)
 app.command()(revoke)
+app.command()(unhold)
 app.command()(crl)
 app.command("list")(list_certificates)
 app.command()(show)

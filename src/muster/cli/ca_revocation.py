@@ -1,4 +1,4 @@
-"""``muster ca revoke`` and ``crl``: take certificates back, and say so in a signed list.
+"""``muster ca revoke``, ``unhold`` and ``crl``: take certificates back, and say so in a signed list.
 
 Not here: who honours the list.
 """
@@ -67,7 +67,9 @@ def revoke(
     with told():
         directory = ca_directory(ca_dir)
         with directory.changing():
-            chosen = _choose(directory, name, issuer, every=every)
+            # What is on hold may be revoked for good.
+            on_hold = reason is not Reason.CERTIFICATE_HOLD
+            chosen = _choose(_revocable(directory, name, issuer, on_hold=on_hold), name, every=every)
             authority = directory.authority(chosen[0].authority)
             authority.revoke([one.serial_number for one in chosen], reason, real_now())
         serials = {one.serial_number for one in chosen}
@@ -82,26 +84,83 @@ def revoke(
     print(f"\nNext: muster ca crl --issuer {authority.name}")
 
 
-def _choose(directory: "CaDirectory", name: str, issuer: str | None, *, every: bool) -> "list[IssuedCertificate]":
-    """What is to be revoked: certificates of one CA that are neither revoked nor the CA's own."""
+def unhold(
+    name: Annotated[str, typer.Argument(help="Name or serial number of a certificate, or a CA.", show_default=False)],
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All certificates of the name, when there are several.")] = False,
+    issuer: IssuerName = None,
+    ca_dir: CaDir = DEFAULT_CA_DIR,
+    output: Output = Format.TABLE,
+) -> None:
+    """Lift a hold: what was revoked with the reason certificateHold counts again, once muster ca crl has said so."""
+    with told():
+        directory = ca_directory(ca_dir)
+        with directory.changing():
+            chosen = _choose(_on_hold(directory, name, issuer), name, every=every)
+            authority = directory.authority(chosen[0].authority)
+            authority.lift([one.serial_number for one in chosen], real_now())
+        serials = {one.serial_number for one in chosen}
+        lifted = [one for one in authority.issued() if one.serial_number in serials]
+    if output is Format.JSON:
+        print_json([issued_document(one, real_now()) for one in lifted])
+        return
     from muster.ca_directory import serial_text
 
-    found = [one for one in directory.find(name, issuer) if not _is_own(directory, one)]
+    for one in lifted:
+        print(f"lifted the hold of {one.name}, serial number {serial_text(one.serial_number)}")
+    print(f"\nNext: muster ca crl --issuer {authority.name}")
+
+
+def _revocable(directory: "CaDirectory", name: str, issuer: str | None, *, on_hold: bool) -> "list[IssuedCertificate]":
+    """Those that can be revoked: not revoked yet and no root's own; if there are none, those that are on hold."""
+    from muster.pki.revocation import HOLD
+
+    found = _issued(directory, name, issuer)
     left = [one for one in found if one.revocation is None]
+    if not left and on_hold:
+        left = [one for one in found if one.revocation is not None and one.revocation.reason == HOLD]
+    if not left:
+        raise CommandError(f"{name!r} is revoked already")
+    return left
+
+
+def _on_hold(directory: "CaDirectory", name: str, issuer: str | None) -> "list[IssuedCertificate]":
+    from muster.pki.revocation import HOLD
+
+    found = _issued(directory, name, issuer)
+    left = [one for one in found if one.revocation is not None and one.revocation.reason == HOLD]
+    if left:
+        return left
+    reason = next((one.revocation.reason for one in found if one.revocation is not None), None)
+    if reason is None:
+        raise CommandError(f"{name!r} is not on hold: it is not revoked")
+    raise CommandError(
+        f"{name!r} is not on hold: it is revoked, reason {reason}",
+        "only a hold (--reason certificateHold) is lifted; issue another certificate: muster ca issue NAME",
+    )
+
+
+def _issued(directory: "CaDirectory", name: str, issuer: str | None) -> "list[IssuedCertificate]":
+    found = [one for one in directory.find(name, issuer) if not _is_own(directory, one)]
     if not found:
         raise CommandError(
             f"no CA in {directory.path} has issued {name!r}",
             "muster ca list shows what there is; roots are not revoked",
         )
-    if not left:
-        raise CommandError(f"{name!r} is revoked already")
+    return found
+
+
+def _choose(left: "list[IssuedCertificate]", name: str, *, every: bool) -> "list[IssuedCertificate]":
+    """What is meant of the certificates that come into question: one, or all of one CA."""
+    from muster.ca_directory import serial_text
+
     issuers = sorted({one.authority for one in left})
     if len(issuers) > 1:
         raise CommandError(f"{name!r} was issued by several CAs: {', '.join(issuers)}", "say which with --issuer")
     if len(left) > 1 and not every:
         serials = ", ".join(serial_text(one.serial_number) for one in left)
         raise CommandError(
-            f"{name!r} has {len(left)} certificates: {serials}", "revoke one by its serial number, or all with --all"
+            f"{name!r} has {len(left)} certificates: {serials}", "take one by its serial number, or all with --all"
         )
     return left
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from muster.cli.client import Client
+    from muster.pki.known_revocations import KnownRevocations
 
 Document = dict[str, Any]
 
@@ -62,6 +63,14 @@ def add_doctor(app: typer.Typer, judge_alone: "Callable[[list[bytes], str, int |
         at: Annotated[
             str | None, typer.Option(help="As if it were this time.", metavar="TIME", show_default=False)
         ] = None,
+        crl: Annotated[
+            list[Path] | None,
+            typer.Option(
+                metavar="FILE|DIRECTORY",
+                help="Ask these revocation lists too; may be given again.",
+                show_default=False,
+            ),
+        ] = None,
         output: Output = Format.TABLE,
         connection_string: ConnectionString = None,
         data_directory: DataDirectory = None,
@@ -72,6 +81,7 @@ def add_doctor(app: typer.Typer, judge_alone: "Callable[[list[bytes], str, int |
         chain = read_chain(files)
         time = _time(at)
         name = registration_id or enrollment or _common_name(chain[0])
+        revocations = read_revocations(crl) if crl else None
         named = bool(enrollment or group or connection_string or data_directory)
         try:
             found = _ask(connect(connection_string, data_directory), name, chain, (enrollment, group, at))
@@ -79,6 +89,8 @@ def add_doctor(app: typer.Typer, judge_alone: "Callable[[list[bytes], str, int |
             if named:
                 raise
             found = judge_alone(chain, name, time)
+        if revocations is not None:
+            add_revocation(found, revocations, chain, time)
         if output is Format.JSON:
             print_json(found)
         else:
@@ -98,6 +110,36 @@ def _ask(
     }
     found: Document = client.request(client.target.provisioning, "POST", "/muster/v1/attestations", body=body).document
     return found
+
+
+def read_revocations(paths: list[Path]) -> "KnownRevocations":
+    """The lists in files and directories. Raises CommandError."""
+    from muster.revocation_files import RevocationFiles
+
+    files = RevocationFiles(paths)
+    problems = files.read().problems
+    if problems:
+        raise CommandError("; ".join(problems), "give files with revocation lists, or the directory of your CAs")
+    return files.known()
+
+
+def add_revocation(found: Document, revocations: "KnownRevocations", chain: list[bytes], at: int | None) -> None:
+    """Add what the lists say to a diagnosis. The server may have lists of its own: its refusal stays."""
+    import time
+
+    import msgspec
+
+    from muster.domain.check_table import verdict
+    from muster.domain.revocation import REVOCATION, REVOCATION_LIST, check_presented
+
+    kept = [check for check in found["checks"] if check["id"] not in (REVOCATION, REVOCATION_LIST)]
+    if any(check["id"] == REVOCATION and check["outcome"] == "refused" for check in found["checks"]):
+        return
+    checks = check_presented(revocations, chain, time.time_ns() // 1000 if at is None else at)
+    found["checks"] = [*kept, *msgspec.to_builtins(checks)]
+    error = verdict(checks)
+    if error is not None and found["verdict"] in ("accepted", "disabled"):
+        found["verdict"], found["answer"] = "refused", f"{error.code} {error.message}"
 
 
 def diagnosis_text(found: Document) -> str:

@@ -121,6 +121,14 @@ def up(
             " azure,registrations=20/m,polls=off.",
         ),
     ] = "off",
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|DIRECTORY",
+            help="Refuse devices whose certificate is on these revocation lists; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -150,6 +158,7 @@ def up(
         portal_port=portal_port,
         database=database,
         ca_directory=ca_dir,
+        revocation_lists=tuple(crl or ()),
         log_level=log_level.value,
         log_format=log_format.value,
         rates=rates,

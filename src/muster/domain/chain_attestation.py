@@ -25,6 +25,7 @@ from muster.domain.check_table import shell_word, skipped
 from muster.domain.report import Check
 from muster.domain.x509_trust import X509Trust
 from muster.pki.certificate import CertificateFormatError
+from muster.pki.known_revocations import KnownRevocations
 from muster.pki.verify import find_chain
 
 _NEEDING_A_CERTIFICATE = ("x509.issuer-known", "x509.chain", "x509.common-name", "x509.not-before", "x509.not-after")
@@ -40,11 +41,18 @@ class GroupVerdict(msgspec.Struct, frozen=True):
     checks: tuple[Check, ...]
 
 
-def attest_x509_group(chain: tuple[bytes, ...], trust: X509Trust, registration_id: str, now: int) -> GroupVerdict:
+def attest_x509_group(
+    chain: tuple[bytes, ...],
+    trust: X509Trust,
+    registration_id: str,
+    now: int,
+    revocations: KnownRevocations | None = None,
+) -> GroupVerdict:
     """Which group decides about a device, and all checks of it but that the group is enabled (dps.md 4.1, 4.5).
 
     ``chain`` is the DER that the device sent, its own certificate first; empty when it sent none. ``now`` is in
-    microseconds UTC. From the device up, the first certificate that is a group's decides.
+    microseconds UTC. From the device up, the first certificate that is a group's decides. ``revocations`` are asked
+    when they are given.
     """
     rules = check_registration_id(registration_id)
     remedy = issued_certificate(shell_word(registration_id, "NAME"))
@@ -68,12 +76,18 @@ def attest_x509_group(chain: tuple[bytes, ...], trust: X509Trust, registration_i
         checks.leaf_has_client_auth(),
         check_version(checks.own, remedy),
         check_key_strength(checks.own, remedy, checks.issuers),
+        *checks.revocation(revocations),
     )
     return GroupVerdict(None if group is None else group.group_id, told)
 
 
 def attest_x509_ca_reference(
-    chain: tuple[bytes, ...], certificates: Collection[bytes], trust: X509Trust, registration_id: str, now: int
+    chain: tuple[bytes, ...],
+    certificates: Collection[bytes],
+    trust: X509Trust,
+    registration_id: str,
+    now: int,
+    revocations: KnownRevocations | None = None,
 ) -> tuple[Check, ...]:
     """The checks of an individual enrollment by CA references or signing certificates (dps.md 4.4).
 
@@ -101,6 +115,7 @@ def attest_x509_ca_reference(
         check_basic_constraints(checks.own, remedy),
         check_version(checks.own, remedy),
         check_key_strength(checks.own, remedy, checks.issuers),
+        *checks.revocation(revocations),
     )
 
 

@@ -21,9 +21,11 @@ from muster.domain.attestation import (
 )
 from muster.domain.check_table import check, quoted, shell_word, skipped
 from muster.domain.report import Check
+from muster.domain.revocation import REVOCATION, check_path, not_judged
 from muster.domain.x509_trust import X509Group, X509Trust
 from muster.pki.certificate import utc_text
 from muster.pki.chain_certificate import ChainCertificate
+from muster.pki.known_revocations import KnownRevocations
 from muster.pki.verify import MAXIMUM_DEPTH, MAXIMUM_PRESENTED, MAXIMUM_SIGNATURES, Chain, ChainEnd
 
 _CA_REMEDY = Remedy(
@@ -399,6 +401,16 @@ class ChainChecks:
             detail=quoted(refusal, 256) if refusal else "nothing else was found",
             fix="make the certificates again with another tool, and compare: muster cert inspect FILE",
         )
+
+    def revocation(self, revocations: KnownRevocations | None) -> tuple[Check, ...]:
+        """What the lists say, if there are any, about the whole chain; only of one that leads to a verified CA."""
+        if revocations is None:
+            return ()
+        if self._found.end is not ChainEnd.TRUSTED:
+            return not_judged(REVOCATION, "the chain does not lead to a verified CA certificate")
+        path = [link.certificate for link in self._found.links]
+        sent = [one for one in self._found.presented if one is not None]
+        return check_path(revocations, path, self._now, sent=sent, known=self._trust.known.named)
 
     # The device's own certificate, where groups are stricter than individual enrollments
 

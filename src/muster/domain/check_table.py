@@ -251,6 +251,14 @@ _ROWS = (
         InvalidCertificateError,
         "documented as needed, reported by users; answer inferred",
     ),
+    # Revocation, which is asked only when the service was given revocation lists (docs/ca.md).
+    _refuse(
+        "x509.revocation",
+        "neither the certificate nor one above it is on the revocation list of its CA",
+        InvalidCertificateError,
+        "ours",
+    ),
+    _warn("x509.revocation-list", "the revocation lists that were asked are of today", "ours"),
     # TPM (dps.md 4.6).
     _refuse(
         "tpm.endorsement-key",
@@ -351,6 +359,12 @@ _ROWS = (
         "the common name of a certificate from a CA is the device id, or device id/module id",
         UnauthorizedAccessError,
         "documented; number inferred",
+    ),
+    _refuse(
+        "device.revocation",
+        "neither the certificate nor one above it is on the revocation list of its CA",
+        TokenExpiredError,
+        "ours",
     ),
     # Shared access signatures, both services (hub-device.md 2.2, 2.5; dps.md 1.8, 6.8).
     _refuse("sas.format", "the shared access signature can be read", UnauthorizedAccessError, "documented"),

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.domain.attestation import attest_x509_individual, check_registration_id
-from muster.domain.chain_attestation import attest_x509_ca_reference, attest_x509_group
+from muster.domain.chain_attestation import GroupVerdict, attest_x509_ca_reference, attest_x509_group
 from muster.domain.check_table import check, quoted, shell_word, skipped
 from muster.domain.credential import Credential
 from muster.domain.enrollment import Enrollment
-from muster.domain.report import Check, Outcome
+from muster.domain.report import Check, Outcome, refusals
+from muster.domain.revocation import REVOCATION, Revocations, check_presented, not_judged
 from muster.domain.sas import MalformedTokenError, SasToken, check_token, derive_device_key, parse_token
 from muster.domain.shared_keys import check_group_keys
 from muster.dps.enrollments import Enrollments
@@ -49,16 +50,18 @@ class Attestations:
         services: ProvisioningServices,
         enrollments: Enrollments,
         groups: GroupIndex,
+        revocations: Revocations,
         clock: Callable[[], int],
     ) -> None:
         self._services = services
         self._enrollments = enrollments
         self._groups = groups
+        self._revocations = revocations
         self._clock = clock
 
     def at(self, time: int) -> "Attestations":
         """The same as if it were ``time``, for a dry run."""
-        return Attestations(self._services, self._enrollments, self._groups, lambda: time)
+        return Attestations(self._services, self._enrollments, self._groups, self._revocations, lambda: time)
 
     async def judge_by(self, enrollment: Enrollment, login: DeviceLogin, credential: Credential) -> Verdict:
         """The verdict if ``enrollment``, of either kind, were the only one: for a dry run."""
@@ -114,7 +117,8 @@ class Attestations:
             return self._judge_token(login, credential, mechanism.keys)
         if mechanism.x509_kind == "clientCertificates":
             enrolled = mechanism.enrolled_certificates()
-            return attest_x509_individual(credential.certificates, enrolled, login.registration_id, self._clock())
+            checks = attest_x509_individual(credential.certificates, enrolled, login.registration_id, self._clock())
+            return (*checks, *await self._revocation(service, credential, checks))
         groups = await self._groups.get(service.id_scope)
         return attest_x509_ca_reference(
             credential.certificates,
@@ -122,7 +126,20 @@ class Attestations:
             groups.trust,
             login.registration_id,
             self._clock(),
+            self._revocations.known,
         )
+
+    async def _revocation(
+        self, service: ProvisioningService, credential: Credential, checks: tuple[Check, ...]
+    ) -> tuple[Check, ...]:
+        """What revocation lists say about a device that is enrolled by its own certificate; nothing without lists."""
+        known = self._revocations.known
+        if known is None:
+            return ()
+        if refusals(checks):
+            return not_judged(REVOCATION, "the device is refused anyway")
+        trust = (await self._groups.get(service.id_scope)).trust
+        return check_presented(known, credential.certificates, self._clock(), known=trust.known.named)
 
     def _judge_token(self, login: DeviceLogin, credential: Credential, keys: tuple[str, ...]) -> tuple[Check, ...]:
         readable, token = _read_token(credential)
@@ -150,7 +167,12 @@ class Attestations:
             return (matching,)
         if group.mechanism.type == "symmetricKey":
             return self._judge_derived_key(groups, login, credential)[1]
-        return attest_x509_group(credential.certificates, groups.trust, login.registration_id, self._clock()).checks
+        return self._judge_chain(groups, login, credential).checks
+
+    def _judge_chain(self, groups: Groups, login: DeviceLogin, credential: Credential) -> GroupVerdict:
+        return attest_x509_group(
+            credential.certificates, groups.trust, login.registration_id, self._clock(), self._revocations.known
+        )
 
     async def _judge_groups(
         self, service: ProvisioningService, login: DeviceLogin, credential: Credential, *, tpm: bool
@@ -160,7 +182,7 @@ class Attestations:
             return None, (_missing(login, credential, tpm=tpm),)
         if credential.token:
             return self._judge_derived_key(groups, login, credential)
-        verdict = attest_x509_group(credential.certificates, groups.trust, login.registration_id, self._clock())
+        verdict = self._judge_chain(groups, login, credential)
         group = groups.by_id(verdict.group_id) if verdict.group_id is not None else None
         return group, (skipped("enrollment.exists", _no_individual(login)), *verdict.checks)
 
@@ -185,8 +207,8 @@ class Attestations:
             detail=f"the token is signed with a key derived from group {quoted(found.id)}"
             if found
             else f"no key derived from one of {len(groups.symmetric)} symmetric key groups makes this signature",
-            fix="enroll the device (muster enrollment create), or sign with the key derived from its group's key:"
-            f" muster group derive-key GROUP {shell_word(login.registration_id, 'REGISTRATION-ID')};"
+            fix="enroll the device (muster enrollment create), or sign with the key derived from its group's"
+            f" (muster group derive-key GROUP {shell_word(login.registration_id, 'REGISTRATION-ID')});"
             " the group's own key is never a device's key",
         )
         if found is None:

@@ -137,7 +137,7 @@ class HubHead:
 
     async def _judge_again(self) -> None:
         if not await self._authentication.still_holds(self._login, self._credential, self._principal):
-            self._connection.close("the identity was deleted, disabled, or has another credential now")
+            self._connection.close("the identity was deleted or disabled, or its credential does not count any more")
 
     def handle(self, events: Sequence[Event]) -> None:
         position = 0

@@ -21,6 +21,7 @@ from muster.domain.errors import (
 )
 from muster.domain.message import authentication_method
 from muster.domain.report import Check, Report, refusals
+from muster.domain.revocation import DEVICE_REVOCATION, Revocations, check_device, not_judged
 from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, check_token, parse_token
 from muster.hub.devices import Devices
 from muster.hub.hubs import Hub
@@ -31,13 +32,14 @@ from muster.hub.trust import HubTrust
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated identity of a hub. ``expiry``: when its token stops counting (microseconds), None for a
-    certificate.
+    certificate. ``certificates``: those that it proved itself with (DER, its own first), none for a token.
     """
 
     hub: Hub
     identity: Identity
     authentication_method: str
     expiry: int | None
+    certificates: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,18 @@ class _Found:
 class DeviceAuthentication:
     """Judges devices and modules of all hubs."""
 
-    def __init__(self, devices: Devices, trust: HubTrust, reports: Reports, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        trust: HubTrust,
+        reports: Reports,
+        revocations: Revocations,
+        clock: Callable[[], int],
+    ) -> None:
         self._devices = devices
         self._trust = trust
         self._reports = reports
+        self._revocations = revocations
         self._clock = clock
 
     async def authenticate(self, login: DeviceLogin, credential: Credential) -> Principal:
@@ -113,7 +123,8 @@ class DeviceAuthentication:
         if identity is None or verdict(checks) is not None:
             return checks, None
         expiry = token.expiry + CLOCK_SKEW if token else None
-        return checks, Principal(login.hub, identity, _method(identity, token), expiry)
+        certificates = () if token else credential.certificates
+        return checks, Principal(login.hub, identity, _method(identity, token), expiry, certificates)
 
     async def _check_certificate(
         self, login: DeviceLogin, credential: Credential, identity: Identity | None
@@ -137,7 +148,7 @@ class DeviceAuthentication:
             chain = attest_device_chain(
                 credential.certificates, trust, identity.full_name, login.hub.name, self._clock()
             )
-            return (exists, matching, *chain)
+            return (exists, matching, *chain, *self._check_revocation(credential, chain))
         thumbprint = attest_device_thumbprint(
             credential.certificates,
             identity.primary_thumbprint,
@@ -146,7 +157,16 @@ class DeviceAuthentication:
             self._clock(),
             _update_command(identity),
         )
-        return (exists, matching, *thumbprint)
+        return (exists, matching, *thumbprint, *self._check_revocation(credential, thumbprint))
+
+    def _check_revocation(self, credential: Credential, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        """What revocation lists say, after the ``checks`` of a certificate of any kind; nothing without lists."""
+        known = self._revocations.known
+        if known is None:
+            return ()
+        if refusals(checks):
+            return not_judged(DEVICE_REVOCATION, "the device is refused anyway")
+        return check_device(known, credential.certificates, self._clock())
 
     def _check_token(
         self, login: DeviceLogin, text: str, identity: Identity | None

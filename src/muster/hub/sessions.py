@@ -69,6 +69,11 @@ class Sessions:
         """How many identities are connected to this node."""
         return len(self._here)
 
+    @property
+    def here(self) -> tuple[Session, ...]:
+        """The connections of this node as they are now."""
+        return tuple(self._here.values())
+
     async def attach(self, principal: Principal, deliver: Deliver, *, clean_session: bool | None = None) -> Session:
         """Make this the identity's only connection: an older one is told that it is displaced.
 

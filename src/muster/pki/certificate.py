@@ -5,12 +5,12 @@ as they go: a fact that cannot be read is None, and thumbprints exist always.
 """
 
 import base64
-import functools
 import hashlib
 import re
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -26,11 +26,14 @@ _VERSION_TAG = 0xA0
 _EXTENSIONS_TAG = 0xA3
 _PSS_HASH_TAG = 0xA0
 
+LARGEST_CERTIFICATE = 32 * 1024
+"""Bytes of DER that are read. Reading takes time by the byte, and a device need not have proved anything before."""
+
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 
 _REMEMBERED = 128
-"""Certificates whose facts are kept: a registration asks three times for those of its own, and reading them costs as
+"""Certificates whose facts are kept: a registration asks several times for those of its own, and reading them costs as
 much as everything that SQLite does for it.
 """
 
@@ -92,13 +95,17 @@ def sha256_thumbprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest().upper()
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_REMEMBERED)
 def parse_certificate(certificate: bytes) -> Certificate:
     """Read the facts of one DER certificate (RFC 5280 4.1); the last ones are remembered.
 
-    Raises CertificateFormatError when the structure is not that of a certificate; odd contents are no reason
-    to.
+    Raises CertificateFormatError when the structure is not that of a certificate, or it has more than
+    ``LARGEST_CERTIFICATE`` bytes; odd contents are no reason to.
     """
+    if len(certificate) > LARGEST_CERTIFICATE:
+        raise CertificateFormatError(
+            f"it has {len(certificate)} bytes, and no certificate of more than {LARGEST_CERTIFICATE} is read"
+        )
     try:
         return _read_certificate(certificate)
     except der.DerError as error:
@@ -141,6 +148,7 @@ def certificate_info(certificate: Certificate) -> CertificateInfo:
     )
 
 
+@lru_cache(maxsize=256)
 def utc_text(microseconds: int) -> str:
     """``2026-01-01T00:00:00Z``: the times of a certificate have whole seconds. Years 1 to 9999."""
     moment = _EPOCH + timedelta(seconds=microseconds // 1_000_000)

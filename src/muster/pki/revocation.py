@@ -37,8 +37,13 @@ REASONS = (
 )
 """RFC 5280 5.3.1, without the one that only delta lists have."""
 
+HOLD = "certificateHold"
+"""The one reason that can be lifted: the certificate is missing from the next list then (RFC 5280 5.3.1)."""
+
 _PEM = re.compile(r"-----BEGIN (X509 CRL)-----(.*?)-----END \1-----", re.DOTALL)
 _SEQUENCE = b"\x30"
+_RELEASED = "removeFromCRL"
+_REMEMBERED_ISSUERS = 256
 _CRL_SIGN = "cRLSign"
 _UNDERSTOOD = (x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid)
 _ODD = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
@@ -59,7 +64,8 @@ class Revocation(msgspec.Struct, frozen=True):
 class RevocationList(msgspec.Struct, frozen=True):
     """The facts of one list. ``issuer`` are the contents of its issuer's name as DER, ``issuer_name`` is for people.
 
-    ``number`` and ``next_update`` are None when it does not say. ``revocations`` are by serial number.
+    ``number`` and ``next_update`` are None when it does not say. ``revocations`` are by serial number. ``source`` tells
+    people where it was found.
     """
 
     der: bytes
@@ -69,6 +75,7 @@ class RevocationList(msgspec.Struct, frozen=True):
     this_update: int
     next_update: int | None
     revocations: Mapping[int, Revocation]
+    source: str = ""
 
 
 def sign_revocation_list(
@@ -157,7 +164,7 @@ def _facts(content: bytes, loaded: x509.CertificateRevocationList) -> Revocation
             number = extension.value.crl_number
     name = loaded.issuer.public_bytes()
     _, start, end = der.read_element(name, 0, len(name))
-    revocations = (_revocation(entry) for entry in loaded)
+    revocations = [_revocation(entry) for entry in loaded]
     return RevocationList(
         der=content,
         issuer=name[start:end],
@@ -165,7 +172,8 @@ def _facts(content: bytes, loaded: x509.CertificateRevocationList) -> Revocation
         number=number,
         this_update=microseconds(loaded.last_update_utc),
         next_update=None if loaded.next_update_utc is None else microseconds(loaded.next_update_utc),
-        revocations={_unsigned(one.serial_number): one for one in revocations},
+        # removeFromCRL, which belongs into delta lists, takes a certificate from the list (RFC 5280 5.3.1).
+        revocations={_unsigned(one.serial_number): one for one in revocations if one.reason != _RELEASED},
     )
 
 
@@ -229,7 +237,7 @@ class RevocationLists:
 
     def find(self, certificate: ChainCertificate, issuer: ChainCertificate, now: int) -> RevocationFinding:
         """What the newest list of the issuer says about a certificate that it issued. A revocation counts at once."""
-        newest = self._newest_of(issuer)
+        newest = self.newest_of(issuer)
         if newest is None:
             return RevocationFinding(RevocationStatus.UNKNOWN)
         revocation = newest.revocations.get(int(certificate.facts.serial_number, 16))
@@ -242,11 +250,16 @@ class RevocationLists:
         """For each certificate of a chain, from the device's own up to the last that has an issuer in it."""
         return tuple(self.find(one, issuer, now) for one, issuer in pairwise(path))
 
-    def _newest_of(self, issuer: ChainCertificate) -> RevocationList | None:
+    def newest_of(self, issuer: ChainCertificate) -> RevocationList | None:
+        """The list of a CA that counts; None when there is none that it signed."""
         # By name and key: the lists of a CA stay its own when its certificate is renewed.
+        candidates = self._by_issuer.get(issuer.subject)
+        if candidates is None:
+            return None
         identity = issuer.subject + issuer.public_key_info
         if identity not in self._newest:
-            candidates = self._by_issuer.get(issuer.subject, ())
+            if len(self._newest) >= _REMEMBERED_ISSUERS:
+                self._newest.clear()
             self._newest[identity] = next((one for one in candidates if is_signed_by(one, issuer)), None)
         return self._newest[identity]
 

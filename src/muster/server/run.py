@@ -24,6 +24,7 @@ from muster.data_directory import DataDirectory
 from muster.observe import set_up_logging
 from muster.server.front_ends import Server
 from muster.server.place import place_of
+from muster.server.revocation import RevocationWatch
 from muster.server.services import Clock, open_services
 
 _log = logging.getLogger("muster.server")
@@ -56,6 +57,11 @@ async def _up(options: UpOptions, on_ready: OnReady) -> int:
             clock = _clock(options.clock_offset)
             services = await open_services(options, directory, place, clock)
             stack.push_async_callback(services.database.close)
+            if options.revocation_lists:
+                watch = RevocationWatch(
+                    options.revocation_lists, services.revocations, services.revoked_sessions, clock
+                )
+                stack.callback(watch.start().cancel)
             resumed = await services.registrations.start()
             stack.push_async_callback(services.registrations.stop)
             services.sweeper.start()

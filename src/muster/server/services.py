@@ -18,6 +18,7 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import AccessPolicy
 from muster.domain.resource import resource_name
+from muster.domain.revocation import Revocations
 from muster.domain.throttle import Rates
 from muster.dps.allocations import Allocations
 from muster.dps.assignments import Assignments
@@ -49,6 +50,7 @@ from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.reports import Reports
+from muster.hub.revoked_sessions import RevokedSessions
 from muster.hub.sessions import Sessions
 from muster.hub.trust import HubTrust
 from muster.hub.twins import Twins
@@ -96,6 +98,8 @@ class Services:
     throttles: Throttles
     group_reviews: GroupReviews
     authentication: DeviceAuthentication
+    revocations: Revocations
+    revoked_sessions: RevokedSessions
     access: ServiceAccess
 
 
@@ -161,7 +165,8 @@ def build_services(
     hub_authorities = Authorities(HUB_CERTIFICATES, database, bus, clock, entropy)
     records = RegistrationRecords(database, clock)
     index = GroupIndex(groups, authorities, bus, clock)
-    attestations = Attestations(provisioning, enrollments, index, clock)
+    revocations = Revocations()
+    attestations = Attestations(provisioning, enrollments, index, revocations, clock)
     allocations = Allocations(webhook)
     challenges = TpmChallenges(database, enrollments, clock, entropy)
     issuances = Issuances(ca_directory, clock)
@@ -179,6 +184,7 @@ def build_services(
         clock,
         entropy,
     )
+    sessions = Sessions(database, bus, clock, entropy)
     registrations = Registrations(
         database,
         provisioning,
@@ -209,7 +215,7 @@ def build_services(
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
-        sessions=Sessions(database, bus, clock, entropy),
+        sessions=sessions,
         reports=reports,
         enrollments=enrollments,
         groups=groups,
@@ -223,7 +229,11 @@ def build_services(
         registrations=registrations,
         throttles=throttles,
         group_reviews=GroupReviews(index, reports, clock),
-        authentication=DeviceAuthentication(devices, HubTrust(hub_authorities, bus, clock), reports, clock),
+        authentication=DeviceAuthentication(
+            devices, HubTrust(hub_authorities, bus, clock), reports, revocations, clock
+        ),
+        revocations=revocations,
+        revoked_sessions=RevokedSessions(sessions, reports, revocations, clock),
         access=ServiceAccess(reports, clock),
     )
 

@@ -56,6 +56,61 @@ def test_one_of_several(fleet):
         fleet.run("revoke dev-01")
 
 
+def test_a_hold_is_lifted(fleet):
+    fleet.run("revoke dev-01 --reason certificateHold")
+    fleet.run("crl")
+    result = fleet.run("unhold dev-01")
+    assert f"lifted the hold of dev-01, serial number {serial(fleet, 'dev-01')}\n" in result.stdout
+    assert result.stdout.endswith("\nNext: muster ca crl --issuer line-a\n")
+    assert revoked(fleet) == {}
+    fleet.run("crl")
+    (signed,) = read_revocation_lists(fleet.read("ca/line-a/crl.pem"))
+    assert (signed.number, signed.revocations) == (2, {})
+    fleet.run("revoke dev-01 --reason certificateHold")
+    assert fleet.json(f"unhold {serial(fleet, 'dev-01')}")[0]["state"] == "active"
+
+
+def test_a_hold_becomes_final_since_its_first_day(fleet):
+    fleet.run("revoke dev-01 --reason certificateHold")
+    authority = CaDirectory(fleet.path / "ca").authority("line-a")
+    held = next(one.revocation for one in authority.issued() if one.name == "dev-01")
+    with pytest.raises(CommandError, match="revoked already"):
+        fleet.run("revoke dev-01 --reason certificateHold")
+    fleet.run("revoke dev-01 --reason keyCompromise")
+    final = next(one.revocation for one in authority.issued() if one.name == "dev-01")
+    assert (final.reason, final.time) == ("keyCompromise", held.time)
+    with pytest.raises(CommandError, match="it is revoked, reason keyCompromise") as caught:
+        fleet.run("unhold dev-01")
+    assert "certificateHold" in caught.value.advice
+    authority.lift([final.serial_number], final.time)
+    assert revoked(fleet) == {"dev-01": "keyCompromise"}, "nor does a line in the journal take it back"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("dev-01", "it is not revoked"), ("nobody", "has issued")])
+def test_what_is_not_on_hold(fleet, name, reason):
+    with pytest.raises(CommandError, match=reason):
+        fleet.run(f"unhold {name}")
+
+
+def test_all_holds_of_a_name(fleet):
+    fleet.run("issue dev-01 --force")
+    fleet.run("revoke dev-01 --all --reason certificateHold")
+    with pytest.raises(CommandError, match="has 2 certificates"):
+        fleet.run("unhold dev-01")
+    assert len(fleet.json("unhold dev-01 --all")) == 2
+
+
+def test_a_new_certificate_is_meant_before_an_old_one_on_hold(fleet):
+    old = serial(fleet, "dev-01")
+    fleet.run("revoke dev-01 --reason certificateHold")
+    fleet.run("issue dev-01 --force")
+    fleet.run("revoke dev-01 --reason keyCompromise")
+    issued = CaDirectory(fleet.path / "ca").authority("line-a").issued()
+    reasons = {f"{one.serial_number:X}": one.revocation.reason for one in issued if one.revocation is not None}
+    assert reasons.pop(old.lstrip("0")) == "certificateHold"
+    assert list(reasons.values()) == ["keyCompromise"]
+
+
 def test_all_of_a_name(fleet):
     fleet.run("issue dev-01 --force")
     assert len(fleet.json("revoke dev-01 --all")) == 2

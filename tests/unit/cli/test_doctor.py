@@ -91,3 +91,29 @@ def test_a_preview_has_the_hub_and_the_reason_first():
     ]
     refused = {**found, "hub": None, "reason": "", "answer": "400210 No IoT hubs available.", "candidates": []}
     assert record_text(preview_rows(refused)).startswith("Hub        :\nReason     : 400210 No IoT hubs available.\n")
+
+
+def test_revocation_lists_are_asked(plant, monkeypatch):
+    monkeypatch.setattr(doctor, "connect", no_server)
+    plant.run("issue dev-01")
+    runs = [CliRunner().invoke(cert.app, ["doctor", "dev-01.pem", "--crl", "ca"])]
+    plant.run("revoke dev-01 --reason keyCompromise")
+    plant.run("crl")
+    runs.append(CliRunner().invoke(cert.app, ["doctor", "dev-01.pem", "--crl", "ca"]))
+    assert [run.exit_code for run in runs] == [0, 1]
+    assert "401002 Invalid certificate." in runs[1].stdout
+    assert "reason keyCompromise, by list 1" in runs[1].stdout
+    broken = CliRunner().invoke(cert.app, ["doctor", "dev-01.pem", "--crl", "nothing"])
+    assert isinstance(broken.exception, CommandError)
+    assert "nothing cannot be read: No such file or directory" in str(broken.exception)
+
+
+def test_what_the_server_refuses_stays_refused(plant, monkeypatch):
+    """Its lists may say more than those that are named here."""
+    plant.run("issue dev-01")
+    refused = {"id": "x509.revocation", "outcome": "refused", "detail": "by the server's list"}
+    current = {"id": "x509.revocation-list", "outcome": "passed", "detail": ""}
+    found = {**FOUND, "answer": "401002 Invalid certificate.", "checks": [refused, current]}
+    chain = read_chain([plant.path / "dev-01.pem"])
+    doctor.add_revocation(found, doctor.read_revocations([plant.path / "ca"]), chain, None)
+    assert found["checks"] == [refused, current]

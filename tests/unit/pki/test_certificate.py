@@ -503,3 +503,11 @@ def test_no_reason_repeats_what_was_handed_over():
     with pytest.raises(CertificateFormatError) as caught:
         read_certificates(secret)
     assert secret not in str(caught.value)
+
+
+def test_a_huge_certificate_is_not_read():
+    huge = b"\x30\x83" + (40_000).to_bytes(3) + bytes(40_000)
+    with pytest.raises(CertificateFormatError, match="40005 bytes, and no certificate of more than 32768"):
+        parse_certificate(huge)
+    with pytest.raises(CertificateFormatError, match="40005 bytes"):
+        read_certificates(huge)

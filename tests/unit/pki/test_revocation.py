@@ -276,3 +276,36 @@ def test_a_chain_is_judged_link_by_link():
     found = lists(signed(revocations=()), signed(root(), [revoked_line])).judge((DEVICE, LINE, ROOT), NOW)
     assert [one.status for one in found] == [RevocationStatus.GOOD, RevocationStatus.REVOKED]
     assert lists().judge((ROOT,), NOW) == ()
+
+
+def test_an_entry_that_was_taken_back_does_not_count():
+    """``removeFromCRL`` (RFC 5280 5.3.1), as OpenSSL has it: the certificate is not on the list."""
+    released = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(SERIAL)
+        .revocation_date(moment(NOW))
+        .add_extension(x509.CRLReason(x509.ReasonFlags.remove_from_crl), critical=False)
+        .build()
+    )
+    made = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(intermediate().certificate.subject)
+        .last_update(moment(NOW))
+        .next_update(moment(NOW + DAY))
+        .add_revoked_certificate(released)
+        .sign(intermediate().key, hashes.SHA256())
+    )
+    known = lists(made.public_bytes(Encoding.DER))
+    assert known.find(DEVICE, LINE, NOW).status is RevocationStatus.GOOD
+
+
+def test_what_is_remembered_of_issuers_is_bounded():
+    """Devices send issuers of any key under a name that has a list."""
+    known = lists(signed())
+    content = to_der(self_sign(order("Line A", "root-ca"), key("Line A")))
+    for number in range(300):
+        stranger = ChainCertificate(content)
+        stranger.public_key_info = str(number).encode()
+        assert known.newest_of(stranger) is None
+    assert known.newest_of(LINE) is not None
+    assert len(known._newest) <= 256
