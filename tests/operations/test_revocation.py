@@ -339,6 +339,22 @@ async def test_a_device_comes_back_when_the_hold_is_lifted(plant: Plant, session
     await sessions.to_hub("dev-01", certificate=DEVICE)
 
 
+@pytest.mark.parametrize("above", [False, True])
+async def test_a_device_of_a_ca_that_the_hub_trusts(plant: Plant, *, above: bool) -> None:
+    services = plant.services
+    pem = certificates_pem(root().certificate).decode()
+    await services.hub_authorities.put("hub", "plant-root", pem, is_verified=True, if_match=None)
+    body = IdentityBody(device_id="dev-01", authentication=AuthenticationBody("certificateAuthority"))
+    await services.devices.put("hub", "dev-01", body, None)
+    login = HubLogin(services.hub, "hub.example.net", "dev-01", "")
+    principal = await services.authentication.authenticate(login, presented(DEVICE, LINE))
+    assert principal.certificates == (DEVICE, LINE)
+    plant.revoke(LINE_SERIAL if above else SERIAL, issuer=root() if above else intermediate())
+    await plant.look()
+    with pytest.raises(TokenExpiredError):
+        await services.authentication.authenticate(login, presented(DEVICE, LINE))
+
+
 async def test_a_token_is_not_asked_for_revocation(plant: Plant, sessions: MqttClients) -> None:
     """Whatever certificate comes along with it."""
     plant.revoke(SERIAL)
