@@ -110,6 +110,13 @@ class Device:
             time.sleep(0.1)
         assert self.heard("method") == {"name": "echo", "payload": "there?"}
 
+    def wait_until_completed(self) -> None:
+        """The SDK's acknowledgement has counted: the message does not come again, whatever happens now."""
+        deadline = time.monotonic() + _ONLINE_SECONDS
+        while self.https.request("GET", f"/devices/{self.ids[0]}?{VERSION}").json["cloudToDeviceMessageCount"]:
+            assert time.monotonic() < deadline, "the message was not completed"
+            time.sleep(0.02)
+
     def hears_all(self, text: str) -> None:
         """Everything that the device listens to reaches it, and it asks and reports."""
         version = self.desire(text=text)
@@ -123,6 +130,7 @@ class Device:
         if len(self.ids) == 1:
             self.tell(text)
             assert self.heard("message") == text
+            self.wait_until_completed()
 
 
 MakeDevice = Callable[..., Device]

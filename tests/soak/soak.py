@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import logging
 import os
 import random
 import signal
@@ -313,6 +314,7 @@ class Soak:
 
 
 def main() -> int:
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # not what is written to a connection that was just lost
     minutes = float(os.environ.get("SOAK_MINUTES", "10"))
     count = int(os.environ.get("SOAK_DEVICES", "20"))
     seed = int(os.environ.get("SOAK_SEED", "1"))
