@@ -11,7 +11,7 @@ PIP := -m pip --quiet --disable-pip-version-check
 # Two workers: most of the time of a conformance test is an SDK waiting.
 WORKERS ?= 2
 
-.PHONY: help setup sdk node system demo test conformance lint check bench lock clean
+.PHONY: help setup sdk node system demo test conformance lint check bench soak lock clean
 
 help:
 	@echo "make demo         run a device from its certificate to its telemetry, on the stock Azure SDK"
@@ -19,6 +19,7 @@ help:
 	@echo "make conformance  unmodified SDKs, faults and the browser against running servers"
 	@echo "make check        lint, types, import contracts, and all tests: what CI runs"
 	@echo "make bench        how fast it is here, as JSON"
+	@echo "make soak         SOAK_MINUTES=10 of drops, takeovers and restarts under load; nothing may be lost"
 
 setup: $(VENV)/.done
 
@@ -72,6 +73,10 @@ check: lint test conformance
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench_server
+
+# Not part of `check`: it takes as long as it is told to.
+soak: setup
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) $(BIN)/python -m tests.soak.soak
 
 # Run after a change of the dependencies. Hashes, no indexes, no links: the locks name packages and nothing else.
 lock: setup

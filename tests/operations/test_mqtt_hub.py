@@ -28,6 +28,7 @@ from muster.wire.mqtt_packets import (
     Connack,
     Connect,
     Disconnect,
+    Packet,
     Pingreq,
     Pingresp,
     Puback,
@@ -671,9 +672,9 @@ async def test_messages_right_behind_connect(services: Services, mqtt: MqttClien
         Publish(EVENTS.encode(), b"2", 1, 3),
     )
     assert await client.receive(Connack) == Connack()
-    assert await client.receive(Suback) == Suback(1, [0])
-    assert await client.receive(Puback) == Puback(2)
-    assert await client.receive(Puback) == Puback(3)
+    answers = [await client.receive(Packet) for _ in range(3)]
+    assert Suback(1, [0]) in answers
+    assert [answer for answer in answers if isinstance(answer, Puback)] == [Puback(2), Puback(3)]
 
 
 async def test_a_device_that_says_all_in_one_breath(services: Services, mqtt: MqttClients) -> None:

@@ -18,7 +18,7 @@ from muster.hub.c2d_messages import C2dMessages, Following
 
 _log = logging.getLogger("muster.mqtt")
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class MqttC2d:
@@ -51,13 +51,16 @@ class MqttC2d:
     def _topic(self, bag: str) -> bytes:
         return c2d_topic(self._key[1], self._key[2], bag).encode()
 
-    async def subscriptions_changed(self) -> None:
-        """Send what waits, or stop sending. What waited before the first subscription is not for this device."""
-        wanted = self._subscriptions.qos(self._sample) is not None
-        if wanted and self._following is None:
+    async def prepare(self) -> None:
+        """Before a subscription is acknowledged: what waits until then is not for this device, what comes then is."""
+        if self.is_subscribed and self._following is None:
             await self.settle_unheard()
+
+    def subscriptions_changed(self) -> None:
+        """Send what waits, or stop sending."""
+        if self.is_subscribed and self._following is None:
             self.start()
-        elif not wanted and self._following is not None:
+        elif not self.is_subscribed and self._following is not None:
             self._following.close()
             self._following = None
 

@@ -4,6 +4,7 @@ Requests are worked on one after the other in the order in which they came, each
 device that only sends telemetry has no conversation. Sources: hub-device.md 3.5, 3.7, 3.10, 5, 6, 7.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -66,9 +67,14 @@ class Conversation:
 
     def opened(self) -> None:
         """Go on where the last connection of the session ended."""
-        if self._c2d.is_subscribed:
-            self._c2d.start()
-        self._enqueue(self._listen)
+        self._listen()
+        if not self._c2d.is_subscribed:
+            self._enqueue(self._c2d.settle_unheard)
+        self._enqueue(self._prepare)
+
+    def wait_for(self, earlier: asyncio.Task[None]) -> None:
+        """Work on nothing before this is done."""
+        self._enqueue(partial(_end_of, earlier))
 
     @property
     def waiting(self) -> int:
@@ -124,27 +130,33 @@ class Conversation:
             self._connection.close(f"it has more than {MAXIMUM_FILTERS} subscriptions")
             return
         await self._keep()
+        await self._prepare()
         self._connection.session.suback(packet.packet_id, codes)
         self._connection.flush()
-        await self._listen()
+        self._listen()
 
     async def _unsubscribe(self, packet: Unsubscribe) -> None:
         self._subscriptions.remove(packet.filters)
         await self._keep()
+        await self._prepare()
         self._connection.session.unsuback(packet.packet_id)
-        await self._listen()
+        self._listen()
 
     async def _keep(self) -> None:
         if not self._clean_session:
             await self._services.sessions.keep_subscriptions(self._session, self._subscriptions.stored())
 
-    async def _listen(self) -> None:
-        """Follow what the device is subscribed to now."""
-        if self._connection.session.closed:
-            return
-        self._methods.subscriptions_changed()
-        await self._twin.subscriptions_changed()
-        await self._c2d.subscriptions_changed()
+    async def _prepare(self) -> None:
+        """Before the acknowledgement of a subscription: nothing is missed that happens when the device has it."""
+        if not self._connection.session.closed:
+            await self._twin.subscriptions_changed()
+            await self._c2d.prepare()
+
+    def _listen(self) -> None:
+        """Behind it: ask and send what the device is subscribed to now."""
+        if not self._connection.session.closed:
+            self._methods.subscriptions_changed()
+            self._c2d.subscriptions_changed()
 
     async def _ask_twin(self, request: TwinRequest, body: bytes, settled: Callable[[], None]) -> None:
         await self._twin.answer(request, body)
@@ -183,3 +195,8 @@ class Conversation:
             await self._c2d.close()
         except ServiceError as error:
             _log.warning("messages for %s wait until their locks lapse: %s", self._session.key[1], error)
+
+
+async def _end_of(task: asyncio.Task[None]) -> None:
+    """However it ends."""
+    await asyncio.wait((task,))

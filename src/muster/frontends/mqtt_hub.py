@@ -5,6 +5,7 @@ topic, one append for all that a read brought, one write of all PUBACKs; no task
 and no future for a single message (DESIGN.md 4). Sources: hub-device.md 3, 4.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -79,6 +80,7 @@ class HubHead:
         self._session: Session | None = None
         self._conversation: Conversation | None = None
         self._tasks = Tasks()
+        self._settling: asyncio.Task[None] | None = None
 
     async def attach(self) -> None:
         """Become the identity's connection."""
@@ -95,7 +97,7 @@ class HubHead:
         if self._session.resumed:
             self._converse().opened()
         else:
-            self._tasks.spawn(self._settle_unheard(self._session))
+            self._settling = self._tasks.spawn(self._settle_unheard(self._session))
 
     async def _settle_unheard(self, session: Session) -> None:
         """What waits for a device that connects and is not subscribed will never reach it (hub-device.md 3.10)."""
@@ -114,6 +116,8 @@ class HubHead:
             self._conversation = Conversation(
                 self._services, self._connection, self._session, clean_session=self._clean_session
             )
+            if self._settling is not None and not self._settling.done():
+                self._conversation.wait_for(self._settling)
         return self._conversation
 
     def deadline(self) -> int | None:

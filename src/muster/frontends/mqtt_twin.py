@@ -18,7 +18,7 @@ _log = logging.getLogger("muster.mqtt")
 Send = Callable[[bytes, bytes], None]
 """Publish to the device at QoS 0: topic, payload."""
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 _LONGEST_VERSION = 18  # digits: what fits into 64 bits
 

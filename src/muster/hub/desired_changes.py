@@ -33,7 +33,7 @@ class DesiredChanges:
         self,
         read: Callable[[], Awaitable[tuple[int, bytes]]],
         deliver: Callable[[int, bytes], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._read = read
         self._deliver = deliver

@@ -148,7 +148,7 @@ class Twins:
         device_id: str,
         module_id: str,
         deliver: Callable[[int, bytes], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> DesiredChanges:
         """Call ``deliver(version, document)`` for every change of the desired properties from now on.
 
