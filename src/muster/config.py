@@ -33,6 +33,7 @@ class UpOptions:
     trace: Path | None = None
     portal_port: int = 8080
     database: str | None = None
+    fault_injection: bool = False
     log_level: str = "info"
     log_format: str = "text"
 

@@ -94,6 +94,9 @@ def up(
         str | None,
         typer.Option(help="postgresql://... to keep data there instead of in SQLite.", show_default=False),
     ] = None,
+    fault_injection: Annotated[
+        bool, typer.Option("--fault-injection", help="Let devices ask for faults, as on Microsoft's own test hubs.")
+    ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -120,6 +123,7 @@ def up(
         trace=trace,
         portal_port=portal_port,
         database=database,
+        fault_injection=fault_injection,
         log_level=log_level.value,
         log_format=log_format.value,
     )

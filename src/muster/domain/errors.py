@@ -10,6 +10,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError DeviceDefinedTwiceError
+                                    FaultInjectionError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -128,6 +129,14 @@ class CustomAllocationUnauthorizedError(BadRequestError):
     code = 400209
     name = "CustomAllocationUnauthorizedAccess"
     message = "The custom allocation webhook answered 401."
+
+
+class FaultInjectionError(BadRequestError):
+    """A device that connects while its line is down because it asked for that (hub-device.md 13)."""
+
+    code = 400030
+    name = "ConnectionRejectedOnFaultInjection"
+    message = "The connection is rejected: a fault is being injected."
 
 
 class UnauthorizedError(ServiceError):

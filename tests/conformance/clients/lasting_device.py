@@ -5,7 +5,6 @@ Methods: ``echo`` gives back its payload, ``fail`` answers 500, ``sleep`` never 
 
 import queue
 import threading
-import time
 from typing import Any
 
 from azure.iot.device import IoTHubDeviceClient, Message, MethodRequest, MethodResponse
@@ -53,14 +52,17 @@ def send(connection: str, body: str, properties: dict[str, str] | None = None) -
     _devices[connection].client.send_message(message)
 
 
-def wait_for_reconnect(connection: str) -> float:
-    """Until the SDK has seen the connection go and come again; the seconds that it took."""
-    device, started = _devices[connection], time.monotonic()
+def expect_reconnect(connection: str) -> None:
+    """What happens to the connection counts from now on."""
+    _devices[connection].states.clear()
+
+
+def wait_for_reconnect(connection: str) -> None:
+    """Until the SDK has seen the connection go and come again."""
+    device = _devices[connection]
     with device.changed:
         if not device.changed.wait_for(lambda: device.states[-2:] == [False, True], _SECONDS):
             raise TimeoutError(f"{connection} went through {device.states}")
-        device.states.clear()
-    return time.monotonic() - started
 
 
 def receive(connection: str) -> str:
@@ -78,6 +80,7 @@ if __name__ == "__main__":
         {
             "connect": connect,
             "send": send,
+            "expect_reconnect": expect_reconnect,
             "wait_for_reconnect": wait_for_reconnect,
             "receive": receive,
             "close": close,
