@@ -1,14 +1,21 @@
 """``muster up --fault-injection``: the unmodified azure-iot-device reconnects and goes on (hub-device.md 13)."""
 
 import base64
+import os
+import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 from tests.support.fix_clients import HttpsClient, SdkClient
 from tests.support.fix_server import MusterServer, StartServer
+from tests.support.raw_mqtt import RawMqtt
+
+from muster.domain.sas import create_token
+from muster.wire.mqtt_packets import Connack, Connect, Puback, Publish
 
 KEY = base64.b64encode(bytes(range(32))).decode()
+FAR = 4_000_000_000
 FAULT = "AzIoTHub_FaultOperation{}"
 
 
@@ -61,6 +68,38 @@ def test_the_sdk_reconnects_and_goes_on(
     assert "aborted: killtcp was asked for: 'boom'" in server.output
     assert "closed: shutdownmqtt was asked for: 'boom'" in server.output
     assert "Traceback" not in server.output
+
+
+def test_a_kill_resets_and_a_shut_down_says_goodbye(server: MusterServer, https: HttpsClient) -> None:
+    keys = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}
+    https.create_device("d3", authentication=keys)
+    username = f"{server.address}/d3/?api-version=2021-04-12"
+    token = create_token(f"{server.address}/devices/d3", KEY, FAR).encode()
+    connect = Connect("d3", username=username, password=token)
+    with RawMqtt(server) as device:
+        device.send(connect)
+        assert device.receive(Connack).values() == (0, False)
+        device.send(Publish(topic("ShutDownMqtt", "0"), b"", 1, 1))
+        assert device.receive(Puback) == Puback(1)
+        device.is_closed()
+    with RawMqtt(server) as device:
+        device.send(connect)
+        device.receive(Connack)
+        device.send(Publish(topic("KillTcp", "60"), b"", 1, 2))
+        assert device.receive(Puback) == Puback(2)
+        # TLS in the client would turn a reset into the end of its stream.
+        with socket.socket(fileno=os.dup(device.socket.fileno())) as tcp, pytest.raises(ConnectionResetError):
+            tcp.settimeout(10)
+            tcp.recv(1)
+    with RawMqtt(server) as device:
+        device.send(connect)
+        assert device.receive(Connack).values() == (3, False)
+    assert https.events("d3", 0) == []
+
+
+def topic(kind: str, duration: str) -> bytes:
+    bag = "&".join(f"{name}={value}" for name, value in fault(kind, duration).items())
+    return f"devices/d3/messages/events/{bag}".encode()
 
 
 def test_one_request_over_https(https: HttpsClient) -> None:
