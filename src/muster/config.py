@@ -41,6 +41,7 @@ class UpOptions:
     database: str | None = None
     ca_directory: Path | None = None
     revocation_lists: tuple[Path, ...] = ()
+    fault_injection: bool = False
     log_level: str = "info"
     log_format: str = "text"
     rates: Rates = Rates()  # noqa: RUF009 - frozen

@@ -31,7 +31,16 @@ def test_the_demo_runs_the_whole_story_and_leaves_nothing_behind(options, tmp_pa
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     steps = re.findall(r"^Step \d: .*$", result.stdout, re.MULTILINE)
-    assert len(steps) == 7
+    assert len(steps) == 8
+    for heard in (
+        "Message from the cloud: Hello, device!",
+        'Method blink with {"times": 3}: 200 {"blinked": 3}',
+        'Payload : {"blinked": 3}',
+        'Reported: {"interval": 30}',
+        "✗ x509.thumbprint",
+        "Azure answers",
+    ):
+        assert f"  {heard}" in result.stdout, f"{heard!r} is missing"
     assert "Done: raspberrypi-b registered, was assigned to hub" in result.stdout
     assert re.search(r"^The demo took \d+\.\d s", result.stdout, re.MULTILINE)
     assert ("openssl req -outform PEM" in result.stdout) is not bool(options)
@@ -86,8 +95,8 @@ def run_block(muster, tmp_path):
 def test_every_command_of_the_tutorial_does_what_it_says(run_block, tmp_path):
     place = tmp_path / "project"
     place.mkdir()
-    program = REPOSITORY / "examples" / "tutorial_device" / "device.py"
-    (place / "device.py").write_bytes(program.read_bytes())
+    for name in ("device.py", "both_ways.py"):
+        (place / name).write_bytes((REPOSITORY / "examples" / "tutorial_device" / name).read_bytes())
     said = []
     for fails, script in BLOCKS:
         result = run_block(script, place)
@@ -99,6 +108,9 @@ def test_every_command_of_the_tutorial_does_what_it_says(run_block, tmp_path):
         "Assigned to hub",
         '"hostname": ',
         "AssignedHub    : ",
+        'Payload : {"blinked": 3}',
+        "Message from the cloud: Hello, device!",
+        'Reported: {"interval": 30}',
         "✗ x509.thumbprint",
         "✗ enrollment.enabled",
         "invalid registration status disabled",

@@ -106,8 +106,8 @@ class RestClient:
     ) -> Answer:
         """Ask. ``authorization`` is ``""`` for the owner's own token, None for no such header.
 
-        Of ``headers``, underscores in a name stand for hyphens. A body that is not bytes is sent as JSON; one that
-        is not ``complete`` is half of it, and the client leaves then.
+        Of ``headers``, underscores in a name without hyphens stand for hyphens. A body that is not bytes is sent as
+        JSON; one that is not ``complete`` is half of it, and the client leaves then.
         """
         wanted = _host_of(target) if host is None else host
         messages: list[Message] = []
@@ -150,7 +150,7 @@ class RestClient:
 
     def _scope(self, method: str, target: str, host: str, authorization: str | None, headers: dict[str, str]) -> Scope:
         path, _, query = target.partition("?")
-        own = {"host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        own = {"host": host, **{_header_name(name): value for name, value in headers.items()}}
         if authorization is not None:
             owner = DPS_OWNER if host.startswith(DPS_HOST) else HUB_OWNER
             own["authorization"] = authorization or self.token(owner, host)
@@ -173,6 +173,10 @@ class RestClient:
 
 def _host_of(target: str) -> str:
     return DPS_HOST if target.lower().startswith(("/enrollments", "/registrations")) else HUB_HOST
+
+
+def _header_name(name: str) -> str:
+    return name if "-" in name else name.replace("_", "-")
 
 
 def _encoded(body: object) -> bytes:

@@ -67,6 +67,7 @@ class _Request(NamedTuple):
     url: str
     data: bytes | None
     headers: Mapping[str, str]
+    seconds: float = ANSWER_SECONDS
 
 
 class _Raw(NamedTuple):
@@ -101,11 +102,15 @@ class Client:
         query: Query | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """Send one request, signed by ``access``. Raises RefusedError and UnreachableError."""
+        """Send one request, signed by ``access``, and wait ``seconds`` for the answer.
+
+        Raises RefusedError and UnreachableError.
+        """
         data = None if body is None else json.dumps(body).encode()
         content = {"Content-Type": "application/json; charset=utf-8"} if data else {}
-        request = _Request(access, method, location + _query_text(query), data, {**content, **(headers or {})})
+        request = _Request(access, method, location + _query_text(query), data, {**content, **(headers or {})}, seconds)
         raw = self._exchange(request)
         if raw.status == http.client.UNAUTHORIZED and access is not None and self._learn_clock():
             raw = self._exchange(request)
@@ -191,6 +196,8 @@ class Client:
         if request.access is not None:
             headers["Authorization"] = request.access.authorization(self.now, TOKEN_SECONDS)
         connection = self._connect(self._host(request.access))
+        if connection.sock is not None:
+            connection.sock.settimeout(request.seconds)
         try:
             connection.request(request.method, request.url, body=request.data, headers=headers)
             return connection, connection.getresponse()
@@ -327,7 +334,6 @@ def _open_tls(context: ssl.SSLContext, host: str, address: str, port: int) -> ss
     except OSError:
         raw.close()
         raise
-    sock.settimeout(ANSWER_SECONDS)
     return sock
 
 

@@ -196,6 +196,15 @@ def _change_twin(document: Document, changes: Changes) -> None:
 
 def read_json_object(text: str, option: str) -> Document:
     """The JSON object in an option, or in the file that it names behind ``@``. Raises CommandError."""
+    value = read_json(text, option)
+    if not isinstance(value, dict):
+        source = text[1:] if text.startswith("@") else option
+        raise CommandError(f"{source} is not a JSON object", 'such as {"tags": {}, "properties": {"desired": {}}}')
+    return value
+
+
+def read_json(text: str, option: str) -> Any:
+    """The JSON value in an option, or in the file that it names behind ``@``. Raises CommandError."""
     source = option
     if text.startswith("@"):
         source = text[1:]
@@ -204,12 +213,9 @@ def read_json_object(text: str, option: str) -> Document:
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise CommandError(f"{source} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CommandError(f"{source} is not a JSON object", 'such as {"tags": {}, "properties": {"desired": {}}}')
-    return value
 
 
 def read_json_documents(file: Path) -> list[Document]:

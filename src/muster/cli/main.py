@@ -40,6 +40,7 @@ COMMANDS: dict[str, Entry] = {
     "module": Entry("muster.cli.module", "Manage the modules of a device."),
     "c2d": Entry("muster.cli.c2d", "Send messages to devices, receive them, and read the feedback."),
     "twin": Entry("muster.cli.twin", "Show and change the twins of devices and modules."),
+    "method": Entry("muster.cli.method", "Call direct methods of devices and modules."),
     "query": Entry("muster.cli.query", "Find devices and modules by a query."),
     "events": Entry("muster.cli.events", "Read and follow what devices send."),
     "why": Entry("muster.cli.why", "Explain why a device was refused."),

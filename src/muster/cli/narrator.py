@@ -3,12 +3,14 @@
 Not here: the story; that is ``cli/tutorial.py``.
 """
 
+import queue
 import subprocess
 import textwrap
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from muster.cli.failure import CommandError
 from muster.cli.output import printable
@@ -94,6 +96,11 @@ class Narrator:
         stop(process)
         raise CommandError(f"`{command}` ended before it was ready: {' '.join(said)}")
 
+    def accompany(self, command: str, arguments: Sequence[str]) -> "Companion":
+        """Show ``command`` and leave it running beside the story, which shows what it prints when it has come to it."""
+        self.show(command)
+        return Companion(command, self._start(arguments, subprocess.STDOUT))
+
     def ask(self, arguments: Sequence[str]) -> str | None:
         """What a command prints on standard output, without telling of it; None when it fails."""
         process = self._start(arguments, subprocess.DEVNULL)
@@ -114,6 +121,59 @@ class Narrator:
             )
         except OSError as error:
             raise CommandError(f"cannot run {arguments[0]}: {error.strerror}") from error
+
+
+class Companion:
+    """A command that runs beside the story. Ended when the ``with`` block is left."""
+
+    def __init__(self, command: str, process: subprocess.Popen[str]) -> None:
+        self._command = command
+        self._process = process
+        self._said: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in _lines(self._process.stdout):
+            self._said.put(line)
+        self._said.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._reader.join()
+        stop(self._process)
+
+    def tell(self, beginning: str, seconds: float, *, quiet: bool = False) -> str:
+        """Show what it printed until a line with this ``beginning``, which is returned.
+
+        Raises CommandError when it ends before that, or does not print it within ``seconds``.
+        """
+        until = time.monotonic() + seconds
+        said: list[str] = []
+        while True:
+            try:
+                line = self._said.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                shown = "".join(f"\n  {one}" for one in said)
+                raise CommandError(f"`{self._command}` did not print `{beginning}`, but{shown or ' nothing'}")
+            said.append(line)
+            if not quiet:
+                print(f"  {line}", flush=True)
+            if line.startswith(beginning):
+                return line
+
+    def end(self, seconds: float) -> int | None:
+        """Its exit code, once it ends by itself; None when it does not in time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> str | None:

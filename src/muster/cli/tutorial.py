@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from muster.cli.failure import CommandError
-from muster.cli.narrator import Narrator, finish, stop
+from muster.cli.narrator import Companion, Narrator, finish, stop
 from muster.cli.options import ConnectionString, DataDirectory, connect
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -27,6 +27,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 PASS_PHRASE = "1234"  # noqa: S105 - the tutorial's own, told to everyone
 EVENT_SECONDS = 15.0
 PAGE_SECONDS = 10.0
+DEVICE_SECONDS = 30.0
+DEVICE = "device.py"
+LISTENER = "both_ways.py"
 SDK = "azure.iot.device"
 SETTINGS_FILE = ".env"
 
@@ -121,6 +124,7 @@ class Story:
         self._verify_enrollment()
         self._configure_device()
         sent = self._run_device()
+        self._converse()
         self._verify_registration()
         self._provoke_refusal()
         self._end(sent)
@@ -208,13 +212,13 @@ class Story:
             " with the same certificate, and sends its host name and IP address. A second terminal follows what"
             f" arrives. (python is {self._settings.python} here.)"
         )
-        shutil.copyfile(find_device_program(), self._narrator.directory / "device.py")
+        shutil.copyfile(find_device_program(), self._narrator.directory / DEVICE)
         watch = ["events", "tail", "--device", self._id, "--count", "1", "-o", "json"]
         watcher = self._narrator.start(
             f"muster {shlex.join(watch)}     # in a second terminal", [*_MUSTER, *watch], "following events"
         )
         try:
-            output = self._narrator.run("python device.py", [self._settings.python, "device.py"], advice=_ADVICE)
+            output = self._narrator.run("python device.py", [self._settings.python, DEVICE], advice=_ADVICE)
             arrived = finish(watcher, EVENT_SECONDS)
         finally:
             stop(watcher)
@@ -232,12 +236,55 @@ class Story:
         )
         _require(bool(arrived), f"nothing arrived within {EVENT_SECONDS:.0f} s")
         event: Mapping[str, Any] = json.loads(arrived or "{}")
-        self._narrator.say("The second terminal prints:")
+        self._narrator.say(_SECOND_TERMINAL)
         print(f"  {(arrived or '').strip()}")
         _require(event["deviceId"] == assigned["device"], f"the event is of device {event['deviceId']}")
         _require(event["body"] == json.loads(sent["body"]), "what arrived is not what the device sent")
         _require(event["systemProperties"].get("message-id") == sent["id"], "another message arrived")
         return event
+
+    def _converse(self) -> None:
+        self._narrator.step("the hub and the device, in both directions")
+        self._narrator.say(
+            "both_ways.py registers as before and then listens: to messages from the cloud, to calls of its methods,"
+            " and to the wishes in its twin. It runs in the second terminal."
+        )
+        shutil.copyfile(find_device_program(LISTENER), self._narrator.directory / LISTENER)
+        with self._narrator.accompany(
+            f"python {LISTENER}     # in a second terminal", [self._settings.python, LISTENER]
+        ) as device:
+            device.tell("Listening", DEVICE_SECONDS)
+            self._send_message(device)
+            self._call_method(device)
+            self._change_twin(device)
+            self._narrator.say("That is enough for now: its method stop ends the program.")
+            self._muster("method", "invoke", self._id, "stop")
+            device.tell("Disconnected", DEVICE_SECONDS)
+            _require(device.end(DEVICE_SECONDS) == 0, f"{LISTENER} did not end well")
+
+    def _send_message(self, device: Companion) -> None:
+        self._narrator.say("A message from the cloud, which would wait for a device that is away:")
+        self._muster("c2d", "send", self._id, "Hello, device!")
+        self._narrator.say(_SECOND_TERMINAL)
+        device.tell("Message from the cloud: Hello, device!", DEVICE_SECONDS)
+
+    def _call_method(self, device: Companion) -> None:
+        self._narrator.say("A direct method, whose answer comes back at once:")
+        shown = self._muster("method", "invoke", self._id, "blink", "--payload", '{"times": 3}')
+        _require('{"blinked": 3}' in shown, "the answer of the device is another one")
+        self._narrator.say(_SECOND_TERMINAL)
+        device.tell("Method blink", DEVICE_SECONDS)
+
+    def _change_twin(self, device: Companion) -> None:
+        self._narrator.say("A wish in its twin, which the device fulfils and reports:")
+        self._muster("twin", "update", self._id, "--desired", "interval=30", quiet=True)
+        self._narrator.say(_SECOND_TERMINAL)
+        device.tell('Reported: {"interval": 30}', DEVICE_SECONDS)
+        shown = self._muster("twin", "show", self._id)
+        _require(
+            re.search(r"^Reported .*: \{\"interval\": 30\}", shown, re.MULTILINE) is not None,
+            "the twin does not have what the device reported",
+        )
 
     def _verify_registration(self) -> None:
         self._narrator.step("look at the registration")
@@ -259,7 +306,7 @@ class Story:
         self._write_variables(
             STRANGER_FILE, replace(self._settings, certificate=f"{stranger}.pem", key=f"{stranger}.key")
         )
-        arguments = [self._settings.python, "device.py", STRANGER_FILE]
+        arguments = [self._settings.python, DEVICE, STRANGER_FILE]
         self._narrator.run(f"python device.py {STRANGER_FILE}", arguments, expected=1)
         shown = self._muster("why", self._id)
         _require("x509.thumbprint" in shown.split(), "`muster why` does not name the check that failed")
@@ -272,6 +319,7 @@ class Story:
         self._narrator.say("Where to go next:")
         for command, purpose in (
             ("muster events tail", "everything that arrives, as it arrives"),
+            ('muster query "SELECT * FROM devices"', "find devices by what is in their twins"),
             (f"muster cert inspect {self._settings.certificate}", "what is in a certificate, and would DPS take it"),
             (f"muster enrollment update {self._id} --disable", "what does the device say now?"),
             ("muster status -o env", "connection strings for your back end"),
@@ -289,6 +337,7 @@ class Story:
 
 _MUSTER = (sys.executable, "-m", "muster")
 _PASS = ("--pass-phrase", PASS_PHRASE)
+_SECOND_TERMINAL = "The second terminal prints:"
 _ADVICE = "`muster why` may tell the reason"
 
 
@@ -355,17 +404,18 @@ def find_device_python(named: str | None) -> str:
     )
 
 
-def find_device_program() -> Path:
-    """The example device: beside the package where Muster is installed, in ``examples/`` of a checkout."""
+def find_device_program(name: str = DEVICE) -> Path:
+    """A program of the example device: beside the package where Muster is installed, in ``examples/`` of a checkout."""
     package = Path(__file__).parents[1]
-    for file in (package / _PROGRAM, package.parents[1] / _PROGRAM):
+    program = _PROGRAMS / name
+    for file in (package / program, package.parents[1] / program):
         if file.is_file():
             return file
-    raise CommandError(f"{_PROGRAM} is missing from this installation", "install Muster again")
+    raise CommandError(f"{program} is missing from this installation", "install Muster again")
 
 
 _OK = 200
-_PROGRAM = Path("examples", "tutorial_device", "device.py")
+_PROGRAMS = Path("examples", "tutorial_device")
 
 
 def _has_sdk(python: str) -> bool:

@@ -129,6 +129,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    fault_injection: Annotated[
+        bool, typer.Option("--fault-injection", help="Let devices ask for faults, as on Microsoft's own test hubs.")
+    ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe record that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How log records look.")] = LogFormat.TEXT,
 ) -> None:
@@ -159,6 +162,7 @@ def up(
         database=database,
         ca_directory=ca_dir,
         revocation_lists=tuple(crl or ()),
+        fault_injection=fault_injection,
         log_level=log_level.value,
         log_format=log_format.value,
         rates=rates,

@@ -11,6 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
+                                    FaultInjectionError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -151,6 +152,14 @@ class CertificateIssuanceFailedError(BadRequestError):
     def __init__(self, message: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class FaultInjectionError(BadRequestError):
+    """A device that connects while its line is down because it asked for that (hub-device.md 13)."""
+
+    code = 400030
+    name = "ConnectionRejectedOnFaultInjection"
+    message = "The connection is rejected: a fault is being injected."
 
 
 class UnauthorizedError(ServiceError):

@@ -40,9 +40,10 @@ class MqttFrontEnd:
 
     def protocol(self, peer: Peer) -> MqttProtocol:
         """A protocol for one connection."""
-        return MqttProtocol(peer, self.clock, self._choose_head)
+        return MqttProtocol(peer, self.clock, self.choose_head)
 
-    async def _choose_head(self, connection: MqttProtocol, connect: Connect) -> Head | None:
+    async def choose_head(self, connection: MqttProtocol, connect: Connect) -> Head | None:
+        """Judges a CONNECT, as ``ChooseHead`` says."""
         name = connect.username or ""
         token = (connect.password or b"").decode(errors="replace").strip()
         credential = Credential(connection.peer.certificates, token, connection.describe())

@@ -6,6 +6,8 @@ Who a client is and what it may do then is a *head*, chosen by ``mqtt.py`` from 
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -21,6 +23,8 @@ _log = logging.getLogger("muster.mqtt")
 
 _MICROSECONDS = 1_000_000
 _SHORTEST_TIMER = 0.01
+_RESET = struct.pack("ii", 1, 0)
+"""Linger for no time: what closes then resets."""
 
 
 class Head(Protocol):
@@ -119,6 +123,16 @@ class MqttProtocol(asyncio.Protocol):
             _log.info("%s closed: %s", self.describe(), reason)
             self.transport.close()
 
+    def abort(self, reason: str) -> None:
+        """Break the connection as a broken network does: no goodbye of any protocol, a reset on TCP."""
+        if self._lost:
+            return
+        _log.info("%s aborted: %s", self.describe(), reason)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
     def pause_reading(self) -> None:
         if self._reading and not self._lost:
             self._reading = False
@@ -182,7 +196,7 @@ class MqttProtocol(asyncio.Protocol):
         if self._lost or self.session.closed:
             return
         Operation("connect", connect.client_id).finished(error.code, error.tracking_id)
-        self.session.connack(status.row(error).connect, session_present=False)
+        self.session.connack(status.connect_code(error), session_present=False)
         self.flush()
 
     # Time

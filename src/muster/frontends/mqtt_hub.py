@@ -82,6 +82,21 @@ class HubHead:
         self._tasks = Tasks()
         self._settling: asyncio.Task[None] | None = None
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Hub, device id, module id or empty."""
+        identity = self._principal.identity
+        return self._hub, identity.device_id, identity.module_id
+
+    @property
+    def telemetry_prefix(self) -> bytes:
+        """What the topics of its telemetry begin with."""
+        return self._prefix
+
+    def acknowledge(self, packet_id: int) -> None:
+        """A PUBLISH that somebody else took out of what came: its turn is behind all that came earlier."""
+        self._settled(self._acknowledgements.owe((packet_id,)), 0, 0, self._connection.flush_soon)
+
     async def attach(self) -> None:
         """Become the identity's connection."""
         sessions, identity = self._services.sessions, self._principal.identity

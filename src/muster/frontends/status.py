@@ -52,6 +52,9 @@ _AMQP_BY_CODE = {
 }
 
 
+# A device that asked for a fault is to try again.
+_CONNECT_BY_CODE = {400030: SERVER_UNAVAILABLE}
+
 _SEEN_IN_SHAPE_B = {409301}
 """Module conflicts (hub-service.md 1.6)."""
 
@@ -59,6 +62,11 @@ _SEEN_IN_SHAPE_B = {409301}
 def row(error: ServiceError) -> StatusRow:
     """The row of an error's status."""
     return _ROWS[error.status]
+
+
+def connect_code(error: ServiceError) -> int:
+    """The CONNACK code of an error."""
+    return _CONNECT_BY_CODE.get(error.code, row(error).connect)
 
 
 def amqp_condition(error: ServiceError) -> str:

@@ -391,7 +391,7 @@ class TlsProtocol(asyncio.Protocol):
 class TlsTransport(asyncio.Transport):
     """The upper half: what the protocol above reads its peer from and writes to.
 
-    ``get_extra_info`` knows "peername" and "sockname" as (host, port), "sslcontext", "ssl_object", and of the
+    ``get_extra_info`` knows "peername" and "sockname" as (host, port), "socket", "sslcontext", "ssl_object", and of the
     handshake "tls_version", "server_name" and "peer_certificates". ``tap`` sees every byte, ``blocked`` says
     that the peer is slow.
     """
@@ -464,6 +464,8 @@ class TlsTransport(asyncio.Transport):
         match name:
             case "peername" | "sockname":
                 return address_pair(self._tcp.get_extra_info(name))
+            case "socket":
+                return self._tcp.get_extra_info(name)
             case "sslcontext":
                 return self._connection.get_context()
             case "ssl_object":

@@ -4,7 +4,9 @@ Not here: rules of any protocol.
 """
 
 import contextlib
+import logging
 import os
+from collections.abc import Callable
 
 from muster.config import (
     AMQP_PORT,
@@ -17,10 +19,12 @@ from muster.config import (
 )
 from muster.data_directory import DataDirectory
 from muster.dps.services import PROVISIONING_CHANGED
+from muster.faults import FaultyEventLog, FaultyMqtt
 from muster.frontends.amqp import AmqpRefusal
 from muster.frontends.http import HttpFactory
-from muster.frontends.listener import Listener, ListenError, Protocols
+from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
+from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
@@ -47,6 +51,8 @@ from muster.server.certificate import ServerCertificate
 from muster.server.description import Description
 from muster.server.place import Place
 from muster.server.services import Clock, Services, has_well_known_key
+
+_log = logging.getLogger("muster.server")
 
 DRAIN_SECONDS = 5.0
 
@@ -116,7 +122,8 @@ class Server:
         twins = HubTwinsApi(gate, services.twins)
         queries = HubQueriesApi(gate, services.queries)
         methods = HubMethodsApi(gate, services.methods)
-        hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
+        store = FaultyEventLog(services.events) if self._options.fault_injection else services.events
+        hub_device = HubDeviceApi(services.hubs, services.authentication, store, services.c2d)
         messages = HubMessagesApi(gate, services.c2d, services.feedback, self._hosts)
         muster = MusterApi(
             services.hubs,
@@ -127,16 +134,7 @@ class Server:
             self._hosts,
             self.description.describe,
         )
-        mqtt = MqttFrontEnd(
-            services.hubs,
-            services.authentication,
-            services.events,
-            DeviceServices(
-                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
-            ),
-            services.registrations,
-            self._clock,
-        )
+        mqtt = self._mqtt()
         apis = (
             dps,
             device,
@@ -151,9 +149,26 @@ class Server:
             *self._management(),
         )
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
-        websockets = WebSocketServices(mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        websockets = WebSocketServices(mqtt=mqtt, amqp=AmqpRefusal)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
-        return Protocols(http=self._https, mqtt=mqtt.protocol, amqp=AmqpRefusal)
+        return Protocols(http=self._https, mqtt=mqtt, amqp=AmqpRefusal)
+
+    def _mqtt(self) -> Callable[[Peer], MqttProtocol]:
+        services = self._services
+        front_end = MqttFrontEnd(
+            services.hubs,
+            services.authentication,
+            services.events,
+            DeviceServices(
+                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
+            ),
+            services.registrations,
+            self._clock,
+        )
+        if not self._options.fault_injection:
+            return front_end.protocol
+        _log.warning("fault injection is on: devices may ask for their connection to be broken")
+        return FaultyMqtt(front_end, self._clock).protocol
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services

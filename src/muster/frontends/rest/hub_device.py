@@ -6,6 +6,7 @@ that an edge module invokes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -28,7 +29,7 @@ from muster.frontends.rest.message_headers import (
 from muster.frontends.rest.requests import Guard
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
 from muster.hub.c2d_messages import C2dMessages
-from muster.hub.events import EventLog, Messages, Run
+from muster.hub.events import Messages, Run
 from muster.hub.hubs import Hubs, UnknownHubError
 
 _LOCK_TIMEOUT = "iothub-messagelocktimeout"
@@ -37,13 +38,19 @@ _REJECT = frozenset({"reject", "?reject"})  # one client encodes the question ma
 _IDENTITIES = ("/devices/{id}", "/devices/{id}/modules/{module}")
 
 
+class TelemetryStore(Protocol):
+    """Where telemetry goes: the event log, or what wraps it."""
+
+    async def store(self, hub: str, partition: int, messages: Messages) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class HubDeviceApi:
     """The handlers; ``routes`` mounts them."""
 
     hubs: Hubs
     authentication: DeviceAuthentication
-    events: EventLog
+    events: TelemetryStore
     c2d: C2dMessages
 
     def routes(self, guard: Guard) -> list[Route]:
