@@ -56,6 +56,7 @@ class TestCreation:
                     "feedback": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10},
                 },
                 "features": "None",
+                "hubEvents": [],
             },
         }
         assert {**await arm.get(EAST.replace("IotHubs/east", "iothubs/EAST")), "etag": ""} == {**hub, "etag": ""}

@@ -24,7 +24,7 @@ _LONGEST_HOST_NAME = 253
 
 # What answers show and no client changes, and what is the same as nothing here.
 _IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
-_SERVED = frozenset({"authorizationPolicies", "cloudToDevice"})
+_SERVED = frozenset({"authorizationPolicies", "cloudToDevice", "hubEvents"})
 _DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
 
 
@@ -75,6 +75,11 @@ class HubBody(ResourceBody):
     def cloud_to_device(self) -> object:
         """As it was sent; None: not at all."""
         return self.properties.get("cloudToDevice")
+
+    @property
+    def hub_events(self) -> object:
+        """Muster's own: the sources beside telemetry that are written to the log. None: not sent."""
+        return self.properties.get("hubEvents")
 
 
 def require_supported(body: HubBody) -> None:

@@ -35,6 +35,7 @@ from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
+from muster.hub.hub_events import HubEvents
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.identity_writes import IdentityWrites
 from muster.hub.message_sweeper import MessageSweeper
@@ -119,9 +120,11 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
-    writes = IdentityWrites(clock, entropy)
+    events = EventLog(database, bus, clock)
+    hub_events = HubEvents(hubs.get, events, bus, clock, entropy)
+    writes = IdentityWrites(hub_events, clock, entropy)
     devices = Devices(database, bus, writes)
-    twins = Twins(database, bus, clock)
+    twins = Twins(database, bus, clock, hub_events.twin_changed)
     feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy)
     groups = Enrollments("group", database, bus, clock, entropy)
@@ -156,12 +159,12 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
         queries=Queries(database),
-        events=EventLog(database, bus, clock),
+        events=events,
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
-        sessions=Sessions(database, bus, clock, entropy),
+        sessions=Sessions(database, bus, hub_events, clock, entropy),
         reports=reports,
         enrollments=enrollments,
         groups=groups,
