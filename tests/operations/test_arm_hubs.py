@@ -49,7 +49,13 @@ class TestCreation:
                 "state": "Active",
                 "hostName": "east.example.net",
                 "locations": [{"location": "line-a", "role": "primary"}],
-                "eventHubEndpoints": {"events": {"partitionCount": 4, "partitionIds": ["0", "1", "2", "3"]}},
+                "eventHubEndpoints": {
+                    "events": {
+                        "retentionTimeInDays": 1,
+                        "partitionCount": 4,
+                        "partitionIds": ["0", "1", "2", "3"],
+                    }
+                },
                 "cloudToDevice": {
                     "maxDeliveryCount": 10,
                     "defaultTtlAsIso8601": "PT1H",

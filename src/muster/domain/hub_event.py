@@ -15,6 +15,8 @@ from muster.domain.etag import twin_etag
 from muster.domain.timestamp import iso_utc
 from muster.domain.twin import JsonObject, Twin, TwinChange
 
+MAXIMUM_RETENTION_DAYS = 7
+
 _FILE_TIME_EPOCH = 11_644_473_600_000_000  # microseconds from 1601 to 1970
 
 
@@ -34,9 +36,12 @@ _SCHEMAS = {
 
 
 class EventSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a hub writes to its log beside telemetry. As on Azure, where it takes a route, that is nothing at first."""
+    """What a hub writes to its log beside telemetry, and how many days it keeps events. As on Azure, where it takes a
+    route, it writes telemetry only at first.
+    """
 
     sources: tuple[HubEventSource, ...] = ()
+    retention_days: int = 1
 
 
 class HubEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,4 +159,16 @@ def read_event_sources(value: object, stored: EventSettings) -> EventSettings:
         raise ArgumentInvalidError(
             f"properties.hubEvents has {', '.join(sorted(unknown))[:100]!r}; {', '.join(names)} are allowed."
         )
-    return EventSettings(sources=tuple(source for source in HubEventSource if source.lower() in wanted))
+    sources = tuple(source for source in HubEventSource if source.lower() in wanted)
+    return msgspec.structs.replace(stored, sources=sources)
+
+
+def read_event_settings(sources: object, retention_days: object, stored: EventSettings) -> EventSettings:
+    """``hubEvents`` and ``retentionTimeInDays`` of a hub; None leaves either as it is. Raises ArgumentInvalidError."""
+    settings = read_event_sources(sources, stored)
+    if retention_days is None:
+        return settings
+    longest = MAXIMUM_RETENTION_DAYS
+    if isinstance(retention_days, bool) or not isinstance(retention_days, int) or not 1 <= retention_days <= longest:
+        raise ArgumentInvalidError(f"retentionTimeInDays is {str(retention_days)[:50]!r}; 1 to {longest} are allowed.")
+    return msgspec.structs.replace(settings, retention_days=retention_days)

@@ -62,9 +62,7 @@ class HubBody(ResourceBody):
     @property
     def partition_count(self) -> int | None:
         """What ``eventHubEndpoints.events.partitionCount`` asks for. Raises ArgumentInvalidError."""
-        value: Any = self.properties
-        for member in ("eventHubEndpoints", "events", "partitionCount"):
-            value = value.get(member) if isinstance(value, dict) else None
+        value = self._of_events("partitionCount")
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
@@ -75,6 +73,17 @@ class HubBody(ResourceBody):
     def cloud_to_device(self) -> object:
         """As it was sent; None: not at all."""
         return self.properties.get("cloudToDevice")
+
+    @property
+    def retention_days(self) -> object:
+        """What ``eventHubEndpoints.events.retentionTimeInDays`` asks for, as it was sent. None: not sent."""
+        return self._of_events("retentionTimeInDays")
+
+    def _of_events(self, name: str) -> object:
+        value: Any = self.properties
+        for member in ("eventHubEndpoints", "events", name):
+            value = value.get(member) if isinstance(value, dict) else None
+        return value
 
     @property
     def hub_events(self) -> object:

@@ -246,6 +246,12 @@ class EventLog:
             oldest.append(row[0] if row and row[0] is not None else newest[partition][0])
         return Position(tuple(oldest)), Position(tuple(row[0] for row in newest))
 
+    async def skipped(self, hub: str, position: Position, partition: int | None = None) -> int:
+        """How many events from ``position`` on are not kept any longer."""
+        oldest, _ = await self.positions(hub)
+        pairs = list(zip(oldest.next_sequence_numbers, position.next_sequence_numbers, strict=True))
+        return sum(max(0, first - number) for first, number in (pairs if partition is None else [pairs[partition]]))
+
     async def read(
         self, hub: str, position: Position, limit: int, partition: int | None = None
     ) -> tuple[list[Event], Position]:

@@ -33,6 +33,7 @@ from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
+from muster.hub.event_sweeper import EventSweeper
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
 from muster.hub.hub_events import HubEvents
@@ -75,6 +76,7 @@ class Services:
     methods: Methods
     feedback: Feedback
     sweeper: MessageSweeper
+    event_sweeper: EventSweeper
     sessions: Sessions
     reports: Reports
     enrollments: Enrollments
@@ -164,6 +166,7 @@ def build_services(database: Database, bus: LocalBus, clock: Clock, entropy: Ent
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
+        event_sweeper=EventSweeper(database, hubs, clock),
         sessions=Sessions(database, bus, hub_events, clock, entropy),
         reports=reports,
         enrollments=enrollments,
