@@ -17,6 +17,8 @@ from muster.hub.activity import note_activity
 from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
+from muster.hub.events import EventLog
+from muster.hub.hub_events import HubEvents
 from muster.hub.hubs import Hubs
 from muster.hub.identity_writes import IdentityWrites
 from muster.hub.modules import Modules
@@ -37,7 +39,9 @@ class Registry:
 
     def __init__(self, database: Database) -> None:
         bus = LocalBus()
-        writes = IdentityWrites(clock, os.urandom)
+        hubs = Hubs(database, bus, clock, os.urandom, any_host=True)
+        events = HubEvents(hubs.get, EventLog(database, bus, clock), bus, clock, os.urandom)
+        writes = IdentityWrites(events, clock, os.urandom)
         self.database = database
         self.devices = Devices(database, bus, writes)
         self.modules = Modules(database, bus, writes)

@@ -49,13 +49,20 @@ class TestCreation:
                 "state": "Active",
                 "hostName": "east.example.net",
                 "locations": [{"location": "line-a", "role": "primary"}],
-                "eventHubEndpoints": {"events": {"partitionCount": 4, "partitionIds": ["0", "1", "2", "3"]}},
+                "eventHubEndpoints": {
+                    "events": {
+                        "retentionTimeInDays": 1,
+                        "partitionCount": 4,
+                        "partitionIds": ["0", "1", "2", "3"],
+                    }
+                },
                 "cloudToDevice": {
                     "maxDeliveryCount": 10,
                     "defaultTtlAsIso8601": "PT1H",
                     "feedback": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10},
                 },
                 "features": "None",
+                "hubEvents": [],
             },
         }
         assert {**await arm.get(EAST.replace("IotHubs/east", "iothubs/EAST")), "etag": ""} == {**hub, "etag": ""}

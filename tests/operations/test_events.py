@@ -16,6 +16,7 @@ from tests.support.fix_services import KEY, NOW, Clock, Services, build_services
 
 from muster.bus.bus import LocalBus
 from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody
+from muster.domain.errors import NotFoundError
 from muster.domain.message import Event
 from muster.domain.timestamp import SECOND
 from muster.hub.events import MAXIMUM_READ, EventLog, Head, Messages, Position
@@ -226,8 +227,8 @@ async def test_a_batch_that_fails_takes_along_what_gathered_behind_it(services: 
     await asyncio.sleep(0)  # the first batch is on its way to the writer now
     good.send()
     good.send()
-    assert [type(error) for error in await good.settled()] == [AssertionError] * 3
-    assert [type(error) for error in await bad.settled()] == [AssertionError]
+    assert [type(error) for error in await good.settled()] == [NotFoundError] * 3
+    assert [type(error) for error in await bad.settled()] == [NotFoundError]
 
     good.send()
     assert (await good.settled())[3:] == [None]

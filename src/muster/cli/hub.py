@@ -20,6 +20,12 @@ app = typer.Typer(
     help="Manage the hubs of the server.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
 
+_SOURCES = {
+    "twinChange": "twinChangeEvents",
+    "lifecycle": "deviceLifecycleEvents",
+    "connection": "deviceConnectionStateEvents",
+}
+
 Name = Annotated[str, typer.Argument(help="Name of the hub.", show_default=False)]
 
 
@@ -75,6 +81,45 @@ def show(name: Name, *, output: Output = Format.TABLE, data_directory: DataDirec
 
 
 @app.command()
+def update(
+    name: Name,
+    *,
+    events: Annotated[
+        str,
+        typer.Option(
+            help="What is written to its log beside telemetry: any of twinChange, lifecycle, connection, separated by"
+            " commas; or none.",
+            show_default=False,
+        ),
+    ],
+    output: Output = Format.TABLE,
+    data_directory: DataDirectory = None,
+) -> None:
+    """Change which events a hub writes to its log."""
+    sources = _sources(events)
+    management = _connect(data_directory)
+    hub = management.find_hub(name)
+    if hub is None:
+        raise CommandError(f"there is no hub {printable(name)}", "`muster hub list` shows them all")
+    hub = management.put_hub(name, {**hub, "properties": {**hub["properties"], "hubEvents": sources}})
+    _show(management, hub, management.service(), output)
+
+
+def _sources(text: str) -> list[str]:
+    """The sources by their names on the wire."""
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["none"]:
+        return []
+    known = {word.lower(): source for word, source in _SOURCES.items()}
+    for word in words:
+        if word not in known:
+            raise CommandError(
+                f"there are no events {printable(word)!r}", f"--events takes {', '.join(_SOURCES)}, or none"
+            )
+    return [known[word] for word in words]
+
+
+@app.command()
 def remove(
     name: Name,
     *,
@@ -119,6 +164,7 @@ def _show(management: "Management", hub: "Resource", service: "Resource", output
         ("Host", _host(hub)),
         ("Partitions", _partitions(hub)),
         ("Linked", _yes(_host(hub) in _linked_hosts(service))),
+        ("Events", ", ".join(["Telemetry", *hub["properties"]["hubEvents"]])),
         ("Connection string", string),
     ]
     print(record_text(rows))

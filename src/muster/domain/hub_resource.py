@@ -24,7 +24,7 @@ _LONGEST_HOST_NAME = 253
 
 # What answers show and no client changes, and what is the same as nothing here.
 _IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
-_SERVED = frozenset({"authorizationPolicies", "cloudToDevice"})
+_SERVED = frozenset({"authorizationPolicies", "cloudToDevice", "hubEvents"})
 _DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
 
 
@@ -62,9 +62,7 @@ class HubBody(ResourceBody):
     @property
     def partition_count(self) -> int | None:
         """What ``eventHubEndpoints.events.partitionCount`` asks for. Raises ArgumentInvalidError."""
-        value: Any = self.properties
-        for member in ("eventHubEndpoints", "events", "partitionCount"):
-            value = value.get(member) if isinstance(value, dict) else None
+        value = self._of_events("partitionCount")
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAXIMUM_PARTITION_COUNT:
@@ -75,6 +73,22 @@ class HubBody(ResourceBody):
     def cloud_to_device(self) -> object:
         """As it was sent; None: not at all."""
         return self.properties.get("cloudToDevice")
+
+    @property
+    def retention_days(self) -> object:
+        """What ``eventHubEndpoints.events.retentionTimeInDays`` asks for, as it was sent. None: not sent."""
+        return self._of_events("retentionTimeInDays")
+
+    def _of_events(self, name: str) -> object:
+        value: Any = self.properties
+        for member in ("eventHubEndpoints", "events", name):
+            value = value.get(member) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def hub_events(self) -> object:
+        """Muster's own: the sources beside telemetry that are written to the log. None: not sent."""
+        return self.properties.get("hubEvents")
 
 
 def require_supported(body: HubBody) -> None:

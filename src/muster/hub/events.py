@@ -14,7 +14,7 @@ from typing import Any
 
 from muster.bus.bus import Bus
 from muster.domain.documents import read
-from muster.domain.errors import UnavailableError
+from muster.domain.errors import NotFoundError, UnavailableError
 from muster.domain.message import Event, Origin
 from muster.store.database import Database, Row, Transaction
 
@@ -205,6 +205,12 @@ class EventLog:
                     offset += len(body) + 1
         await tx.insert_rows("event", _COLUMNS, rows)
 
+    async def append_in(self, tx: Transaction, hub: str, partition: int, messages: Messages) -> None:
+        """Append in somebody's transaction, which takes no other lock afterwards but those of partitions that follow in
+        the order of hubs and partitions. Readers are told by the caller.
+        """
+        await self._insert(tx, hub, {partition: messages})
+
     @staticmethod
     async def _reserve(tx: Transaction, hub: str, partition: int, messages: Messages) -> tuple[int, int]:
         """Lock the partition until the commit; its next sequence number and offset, which are taken from it.
@@ -221,7 +227,8 @@ class EventLog:
             hub=hub,
             partition=partition,
         )
-        assert following is not None, f"hub {hub} has no partition {partition}"
+        if following is None:
+            raise NotFoundError(f"The hub {hub} has no partition {partition}, or is not there any more.")
         return following[0] - messages.count, following[1] - size
 
     async def positions(self, hub: str) -> tuple[Position, Position]:
@@ -238,6 +245,12 @@ class EventLog:
             )
             oldest.append(row[0] if row and row[0] is not None else newest[partition][0])
         return Position(tuple(oldest)), Position(tuple(row[0] for row in newest))
+
+    async def skipped(self, hub: str, position: Position, partition: int | None = None) -> int:
+        """How many events from ``position`` on are not kept any longer."""
+        oldest, _ = await self.positions(hub)
+        pairs = list(zip(oldest.next_sequence_numbers, position.next_sequence_numbers, strict=True))
+        return sum(max(0, first - number) for first, number in (pairs if partition is None else [pairs[partition]]))
 
     async def read(
         self, hub: str, position: Position, limit: int, partition: int | None = None

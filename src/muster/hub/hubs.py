@@ -16,6 +16,7 @@ from muster.domain.device import new_key
 from muster.domain.documents import encode, read
 from muster.domain.errors import ConflictError, NotFoundError
 from muster.domain.etag import require_match, resource_etag
+from muster.domain.hub_event import EventSettings
 from muster.domain.resource import ResourceFacts
 from muster.hub.devices import identity_changed_subject
 from muster.hub.message_queue import QUEUE_TABLES
@@ -35,22 +36,23 @@ _ETAG_BYTES = 4
 _TABLES = (
     "hub_certificate",
     "consumer_group",
-    "event",
-    "event_partition",
     *QUEUE_TABLES,
     "mqtt_session",
     "twin",
     "connection",
     "identity",
     "hub_policy",
+    "event",
+    "event_partition",
 )
-"""What is keyed by hub; the hub's own row goes last."""
+"""What is keyed by hub; the hub's own row goes last, and partitions after all that is written with events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
     """One hub. ``name`` keys its rows and never changes; ``host_name`` is what clients dial and what ``assignedHub``
-    says. ``etag`` and ``facts`` are what Resource Manager's clients see; ``c2d`` is how messages for devices are kept.
+    says. ``etag`` and ``facts`` are what Resource Manager's clients see; ``c2d`` is how messages for devices are kept;
+    ``events`` is what is written to the log beside telemetry.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Hub:
     etag: str = ""
     facts: ResourceFacts = field(default_factory=ResourceFacts)
     c2d: C2dSettings = field(default_factory=C2dSettings)
+    events: EventSettings = field(default_factory=EventSettings)
 
 
 class UnknownHubError(LookupError):
@@ -84,6 +87,10 @@ class Hubs:
     def all(self) -> tuple[Hub, ...]:
         """The oldest first."""
         return tuple(self._by_name.values())
+
+    def get(self, name: str) -> Hub | None:
+        """By its exact name; any thread may ask."""
+        return self._by_name.get(name)
 
     def by_name(self, name: str) -> Hub:
         """Raises UnknownHubError."""
@@ -133,6 +140,7 @@ class Hubs:
         well_known_key: str | None = None,
         policies: Sequence[AccessRuleBody] | None = None,
         c2d: C2dSettings | None = None,
+        events: EventSettings | None = None,
     ) -> Hub:
         """A new hub with its five policies, or ``policies``.
 
@@ -149,6 +157,8 @@ class Hubs:
                 await self._replace_policies(tx, name, policies)
             if c2d is not None:
                 await _set_c2d(tx, name, c2d)
+            if events is not None:
+                await _set_events(tx, name, events)
 
         await self._change(body)
         return self.by_name(name)
@@ -160,6 +170,7 @@ class Hubs:
         facts: ResourceFacts,
         policies: Sequence[AccessRuleBody] | None = None,
         c2d: C2dSettings | None = None,
+        events: EventSettings | None = None,
     ) -> Hub:
         """Change what is not the hub itself; ``policies`` replace all there were.
 
@@ -179,6 +190,8 @@ class Hubs:
             )
             if c2d is not None:
                 await _set_c2d(tx, name, c2d)
+            if events is not None:
+                await _set_events(tx, name, events)
 
         await self._change(body)
         return self.by_name(name)
@@ -267,7 +280,8 @@ class Hubs:
 
     async def _read_all(self) -> dict[str, Hub]:
         hubs = await self._database.fetch_all(
-            "SELECT name, host_name, partition_count, etag, document, c2d_settings FROM hub ORDER BY created, name"
+            "SELECT name, host_name, partition_count, etag, document, c2d_settings, event_settings FROM hub"
+            " ORDER BY created, name"
         )
         policies = await self._database.fetch_all(
             "SELECT hub, name, primary_key, secondary_key, rights FROM hub_policy ORDER BY name"
@@ -281,6 +295,7 @@ class Hubs:
                 etag=row[3],
                 facts=read(row[4], ResourceFacts),
                 c2d=read(row[5], C2dSettings),
+                events=read(row[6], EventSettings),
             )
             for row in hubs
         }
@@ -309,6 +324,12 @@ async def _require_hub(tx: Transaction, name: str, etags: tuple[str | None, ...]
 
 async def _set_c2d(tx: Transaction, name: str, settings: C2dSettings) -> None:
     await tx.execute("UPDATE hub SET c2d_settings = :settings WHERE name = :name", name=name, settings=encode(settings))
+
+
+async def _set_events(tx: Transaction, name: str, settings: EventSettings) -> None:
+    await tx.execute(
+        "UPDATE hub SET event_settings = :settings WHERE name = :name", name=name, settings=encode(settings)
+    )
 
 
 def host_without_port(host: str) -> str:

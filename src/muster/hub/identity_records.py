@@ -9,7 +9,7 @@ import msgspec
 from muster.domain.device import ConnectionTimes, Identity
 from muster.domain.twin import Twin
 from muster.hub.message_queue import QUEUE_TABLES
-from muster.hub.twin_records import C2D_MESSAGE_COUNT, insert_twin
+from muster.hub.twin_records import C2D_MESSAGE_COUNT, insert_twin, remove_twin
 from muster.store.database import Database, Row, Transaction
 
 _NAMES = (
@@ -40,8 +40,8 @@ _WITH_TIMES = (
     " WHERE i.hub = :hub"
 )
 
-_TABLES = ("identity", "twin", *QUEUE_TABLES, "connection", "mqtt_session")
-"""All that a hub knows of an identity, in the order in which others lock it."""
+_TABLES = (*QUEUE_TABLES, "connection", "mqtt_session")
+"""What else a hub knows of an identity with a twin, in the order in which others lock it."""
 
 Registered = tuple[Identity, ConnectionTimes]
 
@@ -135,15 +135,16 @@ async def update_identity(tx: Transaction, hub: str, identity: Identity) -> None
     await tx.execute(f"UPDATE identity SET {assignments} WHERE {_KEY}", hub=hub, **values)
 
 
-async def remove_identity(tx: Transaction, hub: str, identity: Identity) -> None:
-    """Remove a module, or a device without modules, with all that a hub knows of it."""
+async def remove_identity(tx: Transaction, hub: str, identity: Identity) -> Twin | None:
+    """Remove a module, or a device without modules, with all that a hub knows of it; its last twin, or None when
+    somebody else just removed it.
+    """
+    key = {"hub": hub, "device_id": identity.device_id, "module_id": identity.module_id}
+    await tx.execute(f"DELETE FROM identity WHERE {_KEY}", **key)
+    twin = await remove_twin(tx, hub, identity.device_id, identity.module_id)
     for table in _TABLES:
-        await tx.execute(
-            f"DELETE FROM {table} WHERE {_KEY}",
-            hub=hub,
-            device_id=identity.device_id,
-            module_id=identity.module_id,
-        )
+        await tx.execute(f"DELETE FROM {table} WHERE {_KEY}", **key)
+    return twin
 
 
 def _values(identity: Identity) -> dict[str, int | str | None]:

@@ -38,6 +38,7 @@ from muster.domain.module import (
     require_module_id,
 )
 from muster.domain.twin import InitialTwin, Twin, new_twin
+from muster.hub.hub_events import HubEvents
 from muster.hub.identity_records import (
     insert_identity,
     lock_identity,
@@ -52,7 +53,8 @@ from muster.store.database import Transaction
 class IdentityWrites:
     """The writes of all hubs. ``etag`` arguments are If-Match values; None asks for nothing."""
 
-    def __init__(self, clock: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, hub_events: HubEvents, clock: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
+        self._hub_events = hub_events
         self._clock = clock
         self._entropy = entropy
 
@@ -244,6 +246,8 @@ class IdentityWrites:
     async def _create(self, tx: Transaction, hub: str, identity: Identity, twin: Twin) -> bool:
         """False, with nothing written, when somebody else just made it."""
         created = await insert_identity(tx, hub, identity, twin, self._clock())
+        if created:
+            self._hub_events.created(tx, hub, identity, twin)
         if created and identity.iot_edge:
             await self._create_edge_modules(tx, hub, identity.device_id)
         return created
@@ -253,7 +257,7 @@ class IdentityWrites:
             module = msgspec.structs.replace(
                 self._new(device_id, module_id, Authentication(type="none")), managed_by=EDGE_MANAGER
             )
-            await insert_identity(tx, hub, module, new_twin(None, self._clock()), self._clock())
+            await self._create(tx, hub, module, new_twin(None, self._clock()))
 
     async def _replace(self, tx: Transaction, hub: str, stored: Identity, wanted: Identity) -> Identity:
         """What stands there afterwards: all that ``wanted`` says, in the generation of ``stored``."""
@@ -268,14 +272,16 @@ class IdentityWrites:
         elif stored.iot_edge and not replaced.iot_edge:
             for module in await modules_in(tx, hub, stored.device_id):
                 if module.module_id in EDGE_MODULES:
-                    await remove_identity(tx, hub, module)
+                    await self._remove(tx, hub, module)
         return replaced
 
     async def _remove(self, tx: Transaction, hub: str, identity: Identity) -> None:
         if not identity.module_id:
             for module in await modules_in(tx, hub, identity.device_id):
-                await remove_identity(tx, hub, module)
-        await remove_identity(tx, hub, identity)
+                await self._remove(tx, hub, module)
+        twin = await remove_identity(tx, hub, identity)
+        if twin is not None:
+            self._hub_events.deleted(tx, hub, identity, twin)
 
 
 def _kept(stored: Identity, wanted: Identity) -> Identity:

@@ -16,6 +16,7 @@ from muster.hub import mqtt_sessions
 from muster.hub.activity import note_activity
 from muster.hub.authentication import Principal
 from muster.hub.devices import identity_changed_subject
+from muster.hub.hub_events import HubEvents
 from muster.store.database import Body, Database, DatabaseUnavailableError, Transaction
 
 _log = logging.getLogger("muster.hub")
@@ -57,9 +58,17 @@ class Session:
 class Sessions:
     """The connections of this node, and the connection state of all identities."""
 
-    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        hub_events: HubEvents,
+        clock: Callable[[], int],
+        entropy: Callable[[int], bytes],
+    ) -> None:
         self._database = database
         self._bus = bus
+        self._hub_events = hub_events
         self._clock = clock
         self._entropy = entropy
         self._here: dict[tuple[str, str, str], Session] = {}
@@ -109,6 +118,13 @@ class Sessions:
                 device_id=device_id,
             )
             allowed = device is not None and device[0] == "enabled"
+            before = await tx.fetch_one(
+                "SELECT session_id FROM connection"
+                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id {for_update}",
+                hub=hub,
+                device_id=device_id,
+                module_id=module_id,
+            )
             await tx.execute(
                 "INSERT INTO connection (hub, device_id, module_id, session_id, connected,"
                 " connection_state_updated, last_activity)"
@@ -123,6 +139,8 @@ class Sessions:
                 session_id=session.session_id,
                 now=now,
             )
+            if before is None or before[0] is None:
+                await self._hub_events.connection_changed(tx, hub, device_id, module_id, connected=True)
             if clean_session is not None:
                 session.resumed = await mqtt_sessions.open_in(tx, session.key, clean=clean_session)
             return allowed and bool(identity[0] == principal.identity.etag)
@@ -145,7 +163,7 @@ class Sessions:
         now = self._clock()
 
         async def body(tx: Transaction) -> None:
-            await tx.execute(
+            ended = await tx.execute(
                 "UPDATE connection SET session_id = NULL, connection_state_updated = :now, last_activity = :now"
                 " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id AND session_id = :session_id",
                 now=now,
@@ -154,6 +172,8 @@ class Sessions:
                 module_id=module_id,
                 session_id=session.session_id,
             )
+            if ended:
+                await self._hub_events.connection_changed(tx, hub, device_id, module_id, connected=False)
 
         self._submit(body, device_id)
 
@@ -191,10 +211,13 @@ class Sessions:
         now = self._clock()
 
         async def body(tx: Transaction) -> None:
-            await tx.execute(
-                "UPDATE connection SET session_id = NULL, connection_state_updated = :now WHERE session_id IS NOT NULL",
+            ended = await tx.fetch_all(
+                "UPDATE connection SET session_id = NULL, connection_state_updated = :now WHERE session_id IS NOT NULL"
+                " RETURNING hub, device_id, module_id",
                 now=now,
             )
+            for hub, device_id, module_id in ended:
+                await self._hub_events.connection_changed(tx, hub, device_id, module_id, connected=False)
 
         await self._database.transact(body)
 

@@ -25,10 +25,12 @@ from muster.domain.twin_view import (
 )
 from muster.store.database import Database, Row, Transaction, Value
 
-_SELECT = (
-    "SELECT etag, version, model_id, tags, desired, desired_metadata, desired_version, reported, reported_metadata,"
-    " reported_version FROM twin WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
+_TWIN = (
+    "etag, version, model_id, tags, desired, desired_metadata, desired_version, reported, reported_metadata,"
+    " reported_version"
 )
+_KEY = "hub = :hub AND device_id = :device_id AND module_id = :module_id"
+_SELECT = f"SELECT {_TWIN} FROM twin WHERE {_KEY}"
 
 C2D_MESSAGE_COUNT = (
     "(SELECT count(*) FROM queued_message q"
@@ -168,19 +170,12 @@ async def update_twin(tx: Transaction, hub: str, device_id: str, module_id: str,
     )
 
 
-async def delete_twin(tx: Transaction, hub: str, device_id: str, module_id: str = "") -> None:
-    """The twin of one identity."""
-    await tx.execute(
-        "DELETE FROM twin WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id",
-        hub=hub,
-        device_id=device_id,
-        module_id=module_id,
+async def remove_twin(tx: Transaction, hub: str, device_id: str, module_id: str = "") -> Twin | None:
+    """Delete the twin of one identity; what it was, or None when there was none."""
+    row = await tx.fetch_one(
+        f"DELETE FROM twin WHERE {_KEY} RETURNING {_TWIN}", hub=hub, device_id=device_id, module_id=module_id
     )
-
-
-async def delete_twins(tx: Transaction, hub: str, device_id: str) -> None:
-    """The twins of a device and of all its modules."""
-    await tx.execute("DELETE FROM twin WHERE hub = :hub AND device_id = :device_id", hub=hub, device_id=device_id)
+    return _twin(row) if row else None
 
 
 def _written(twin: Twin) -> dict[str, Value]:

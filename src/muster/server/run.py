@@ -66,6 +66,8 @@ async def _up(options: UpOptions, on_ready: OnReady) -> int:
             stack.push_async_callback(services.registrations.stop)
             services.sweeper.start()
             stack.push_async_callback(services.sweeper.stop)
+            services.event_sweeper.start()
+            stack.push_async_callback(services.event_sweeper.stop)
             server = Server(options, directory, place, services, clock)
             await server.start(stack)
             if resumed:

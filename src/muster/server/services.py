@@ -41,8 +41,10 @@ from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
+from muster.hub.event_sweeper import EventSweeper
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
+from muster.hub.hub_events import HubEvents
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.identity_writes import IdentityWrites
 from muster.hub.message_sweeper import MessageSweeper
@@ -83,6 +85,7 @@ class Services:
     methods: Methods
     feedback: Feedback
     sweeper: MessageSweeper
+    event_sweeper: EventSweeper
     sessions: Sessions
     reports: Reports
     enrollments: Enrollments
@@ -155,9 +158,11 @@ def build_services(
     hubs = Hubs(database, bus, clock, entropy, any_host=True)
     provisioning = ProvisioningServices(database, bus, hubs, clock, entropy)
     reports = Reports(database, clock, entropy)
-    writes = IdentityWrites(clock, entropy)
+    events = EventLog(database, bus, clock)
+    hub_events = HubEvents(hubs.get, events, bus, clock, entropy)
+    writes = IdentityWrites(hub_events, clock, entropy)
     devices = Devices(database, bus, writes)
-    twins = Twins(database, bus, clock)
+    twins = Twins(database, bus, clock, hub_events.twin_changed)
     feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy, quotas)
     groups = Enrollments("group", database, bus, clock, entropy, quotas)
@@ -184,7 +189,7 @@ def build_services(
         clock,
         entropy,
     )
-    sessions = Sessions(database, bus, clock, entropy)
+    sessions = Sessions(database, bus, hub_events, clock, entropy)
     registrations = Registrations(
         database,
         provisioning,
@@ -210,11 +215,12 @@ def build_services(
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
         queries=Queries(database),
-        events=EventLog(database, bus, clock),
+        events=events,
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
         feedback=feedback,
         sweeper=MessageSweeper(database, bus, hubs, feedback, clock),
+        event_sweeper=EventSweeper(database, hubs, clock),
         sessions=sessions,
         reports=reports,
         enrollments=enrollments,

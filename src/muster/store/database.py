@@ -22,8 +22,9 @@ time under READ COMMITTED: a statement sees what was committed when it began, an
 other. So what a body reads in order to decide what to write is read with ``{for_update}``, or the decision stands
 in the writing statement (``WHERE etag = :etag``, ``ON CONFLICT DO NOTHING``). A count, or a row that is not there,
 cannot be locked: lock the row that all writers share, such as the device's. Take several locks in one order
-everywhere. A driver runs a body again when PostgreSQL gives it up (deadlock) or the connection breaks before
-COMMIT, at most five times in all.
+everywhere; what has to come after all other locks of a transaction is deferred (``Transaction.defer``). A driver
+runs a body again when PostgreSQL gives it up (deadlock) or the connection breaks before COMMIT, at most five times
+in all.
 
 Measured against that (PostgreSQL 18, eight workers, then 32): an unlocked read-decide-write of one row lost 871
 and 966 of 1,000 updates, a locked one none. SERIALIZABLE loses none without locks but runs bodies again, 1.4 and
@@ -39,7 +40,7 @@ exception that says so (:class:`OutcomeUnknownError`).
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -116,6 +117,47 @@ class Transaction(Protocol):
         """Append many rows the fastest way this database has; values stand in the order of ``columns``."""
         ...
 
+    def defer(self, finish: "Finish[T]", item: T) -> None:
+        """Call ``finish(transaction, items)`` once, after the body and before COMMIT, with all that was deferred to it.
+
+        For rows that many transactions lock: they are locked for a short time, and after all others.
+        """
+        ...
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` on the loop after the commit, and not at all if there is none."""
+        ...
+
+
+Finish = Callable[[Transaction, list[T]], Awaitable[None]]
+
+
+class Ending:
+    """What is put off until the end of a transaction, the same for every driver."""
+
+    __slots__ = ("_deferred", "_tellings")
+
+    def __init__(self) -> None:
+        self._deferred: dict[Finish[Any], list[Any]] | None = None
+        self._tellings: list[Callable[[], None]] | None = None
+
+    def defer(self, finish: Finish[T], item: T) -> None:
+        if self._deferred is None:
+            self._deferred = {}
+        self._deferred.setdefault(finish, []).append(item)
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        if self._tellings is None:
+            self._tellings = []
+        self._tellings.append(tell)
+
+    async def run(self, transaction: Transaction, body: "Body[T]") -> tuple[T, Sequence[Callable[[], None]]]:
+        """The body, then what it deferred; its result, and what to call after the commit."""
+        result = await body(transaction)
+        for finish, items in (self._deferred or {}).items():
+            await finish(transaction, items)
+        return result, self._tellings or ()
+
 
 Body = Callable[[Transaction], Coroutine[Any, Any, T]]
 Done = Callable[[T | None, BaseException | None], None]
@@ -124,7 +166,7 @@ Done = Callable[[T | None, BaseException | None], None]
 class Submission(Generic[T]):
     """A body on its way. ``skip()`` before it was started leaves it out; later it changes nothing."""
 
-    __slots__ = ("body", "done", "error", "result", "skipped")
+    __slots__ = ("body", "done", "error", "result", "skipped", "tellings")
 
     def __init__(self, body: Body[T], done: Done[T]) -> None:
         self.body = body
@@ -132,6 +174,7 @@ class Submission(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.skipped = False
+        self.tellings: Sequence[Callable[[], None]] = ()
 
     def skip(self) -> None:
         self.skipped = True
@@ -139,6 +182,15 @@ class Submission(Generic[T]):
     def fail(self, error: BaseException) -> None:
         self.result = None
         self.error = error
+        self.tellings = ()
+
+    def settle(self) -> None:
+        """On the loop, after the commit or instead of it."""
+        try:
+            for tell in self.tellings:
+                tell()
+        finally:
+            self.done(self.result, self.error)
 
 
 class Database(Protocol):

@@ -28,6 +28,7 @@ from muster.store.database import (
     DatabaseUnavailableError,
     Dialect,
     Done,
+    Ending,
     OutcomeUnknownError,
     Row,
     StatementError,
@@ -130,12 +131,13 @@ def _count(tag: str) -> int:
     return int(words[-1]) if words[0] in {"INSERT", "UPDATE", "DELETE"} else 0
 
 
-class PostgresTransaction:
+class PostgresTransaction(Ending):
     """The port's ``Transaction``; after ``again`` a new attempt is sensible."""
 
     __slots__ = ("_connection", "_error", "again")
 
     def __init__(self, connection: asyncpg.Connection) -> None:
+        super().__init__()
         self._connection = connection
         self._error: DatabaseError | None = None
         self.again = False
@@ -237,15 +239,16 @@ class PostgresDatabase:
 
     async def _settle(self, submission: Submission[T]) -> None:
         try:
-            submission.result = await self._persist(submission)
+            result, tellings = await self._persist(submission)
+            submission.result, submission.tellings = result, tellings
         except BaseException as error:  # noqa: BLE001  # it is the caller's, who gets it
             submission.fail(error)
         try:
-            submission.done(submission.result, submission.error)
+            submission.settle()
         except Exception as error:  # noqa: BLE001  # as for any callback of the event loop
             self._loop.call_exception_handler({"message": "a callback of submit() failed", "exception": error})
 
-    async def _persist(self, submission: Submission[T]) -> T:
+    async def _persist(self, submission: Submission[T]) -> tuple[T, Sequence[Callable[[], None]]]:
         for attempt in range(ATTEMPTS):
             # Whoever won gets a head start that grows: 0, 2, 8, 18, 32 ms.
             await asyncio.sleep(0.002 * attempt * attempt)
@@ -256,7 +259,7 @@ class PostgresDatabase:
         assert cause is not None
         raise cause
 
-    async def _attempt(self, submission: Submission[T]) -> T:
+    async def _attempt(self, submission: Submission[T]) -> tuple[T, Sequence[Callable[[], None]]]:
         connection = await self._acquire()
         try:
             if submission.skipped:
@@ -292,11 +295,11 @@ class PostgresDatabase:
             await self._pool.release(connection)
 
 
-async def _run(connection: asyncpg.Connection, body: Body[T]) -> T:
+async def _run(connection: asyncpg.Connection, body: Body[T]) -> tuple[T, Sequence[Callable[[], None]]]:
     transaction = PostgresTransaction(connection)
     try:
         await transaction.begin()
-        result = await body(transaction)
+        result = await transaction.run(transaction, body)
         transaction.check()
     except BaseException as error:
         await _roll_back(connection)

@@ -48,6 +48,7 @@ from muster.store.database import (
     DatabaseUnavailableError,
     Dialect,
     Done,
+    Ending,
     Row,
     StatementError,
     Submission,
@@ -130,12 +131,13 @@ def _bind(sql: str, params: Mapping[str, Value]) -> str:
     return statement.text
 
 
-class SqliteTransaction:
+class SqliteTransaction(Ending):
     """The port's ``Transaction``; its methods never suspend."""
 
     __slots__ = ("_connection", "_error")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
         self._connection = connection
         self._error: DatabaseError | None = None
 
@@ -323,7 +325,7 @@ class _Writer:
             self._connection.execute("SAVEPOINT body")
         transaction = SqliteTransaction(self._connection)
         try:
-            submission.result = _drive(submission.body(transaction))
+            submission.result, submission.tellings = _drive(transaction.run(transaction, submission.body))
             transaction.check()
         except BaseException as error:  # noqa: BLE001  # it is the caller's, who gets it
             submission.fail(error)
@@ -460,7 +462,7 @@ class SqliteDatabase:
 def _hand_over(loop: asyncio.AbstractEventLoop, group: list[Submission[Any]]) -> None:
     for submission in group:
         try:
-            submission.done(submission.result, submission.error)
+            submission.settle()
         except Exception as error:  # noqa: BLE001  # one bad callback must not stop the others
             loop.call_exception_handler({"message": "a callback of submit() failed", "exception": error})
 

@@ -135,6 +135,11 @@ def send(connection: str, messages: list[dict[str, Any]]) -> None:
             run(sending)
 
 
+def report(connection: str, patch: dict[str, Any]) -> None:
+    """Report properties (sync)."""
+    _connections[connection].patch_twin_reported_properties(patch)
+
+
 def send_at_once(connection: str, messages: list[dict[str, Any]]) -> None:
     """Send without waiting in between (aio)."""
     client = _connections[connection]
@@ -173,6 +178,7 @@ if __name__ == "__main__":
             "register": register,
             "connect": connect,
             "send": send,
+            "report": report,
             "send_at_once": send_at_once,
             "connected": connected,
             "wait_until_closed": wait_until_closed,

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from muster.domain.c2d_message import C2dSettings
 from muster.domain.cloud_to_device_resource import cloud_to_device_view, read_cloud_to_device
 from muster.domain.errors import ArgumentInvalidError, ForbiddenError, PreconditionFailedError
+from muster.domain.hub_event import EventSettings, read_event_settings
 from muster.domain.hub_resource import DEFAULT_PARTITION_COUNT, HubBody, require_new_hub, require_supported
 from muster.domain.resource import ResourceFacts, TagsBody, read_tags
 from muster.dps.services import ProvisioningServices
@@ -101,7 +102,8 @@ class HubResources:
         _require_same(hub, body)
         policies = body.authorization_policies
         c2d = read_cloud_to_device(body.cloud_to_device, hub.c2d)
-        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts), policies, c2d)
+        events = read_event_settings(body.hub_events, body.retention_days, hub.events)
+        updated = await self.hubs.update(hub.name, (if_match, body.etag), body.facts(hub.facts), policies, c2d, events)
         return _response(updated, request, with_policies=policies is not None)
 
     async def _create(self, name: str, body: HubBody) -> Hub:
@@ -109,6 +111,7 @@ class HubResources:
         host = require_new_hub(name, body, {hub.host_name: hub.name for hub in self.hubs.all})
         partition_count = body.partition_count or DEFAULT_PARTITION_COUNT
         settings = read_cloud_to_device(body.cloud_to_device, C2dSettings())
+        events = read_event_settings(body.hub_events, body.retention_days, EventSettings())
         await self.hosts.add(host)
         try:
             return await self.hubs.create(
@@ -119,6 +122,7 @@ class HubResources:
                 well_known_key=self.key,
                 policies=policies,
                 c2d=settings,
+                events=events,
             )
         except BaseException:
             if all(hub.host_name != host for hub in self.hubs.all):
@@ -188,7 +192,14 @@ def hub_view(hub: Hub, scope: ResourceScope) -> dict[str, Any]:
             "state": "Active",
             "hostName": hub.host_name,
             "locations": [{"location": hub.facts.location, "role": "primary"}],
-            "eventHubEndpoints": {"events": {"partitionCount": hub.partition_count, "partitionIds": partitions}},
+            "eventHubEndpoints": {
+                "events": {
+                    "retentionTimeInDays": hub.events.retention_days,
+                    "partitionCount": hub.partition_count,
+                    "partitionIds": partitions,
+                }
+            },
+            "hubEvents": [source.value for source in hub.events.sources],
             "cloudToDevice": cloud_to_device_view(hub.c2d),
             "features": "None",
         },

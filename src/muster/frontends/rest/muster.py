@@ -25,6 +25,7 @@ from muster.hub.hubs import Hub, Hubs, UnknownHubError, host_without_port
 from muster.hub.reports import Attempt, Reports, report_view
 
 KEEP_ALIVE_SECONDS = 15.0
+_SKIPPED = "x-muster-skipped"
 _DEFAULT_TOP = 100
 
 
@@ -113,13 +114,17 @@ class MusterApi:
         selection = _Selection.of(request, hub)
         streaming = "text/event-stream" in request.headers.get("accept", "")
         position = await self._position(request, hub, selection, "latest" if streaming else "earliest")
+        skipped = await self.events.skipped(hub.name, position, selection.partition)
+        headers = {_SKIPPED: str(skipped)} if skipped else {}
         if streaming:
+            headers["Cache-Control"] = "no-store"
             stream = self._follow(hub, selection, position)
-            return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
         top = requests.integer(request.query_params.get("top"), _DEFAULT_TOP)
         events, following = await self.events.read(hub.name, position, top, selection.partition)
         views = [event_view(event) for event in events if selection.includes(event)]
-        return requests.json_response(views, headers={"x-muster-continuation": str(following)})
+        headers["x-muster-continuation"] = str(following)
+        return requests.json_response(views, headers=headers)
 
     async def _position(self, request: Request, hub: Hub, selection: "_Selection", default: str) -> Position:
         continuation = request.headers.get("last-event-id") or request.query_params.get("continuation")

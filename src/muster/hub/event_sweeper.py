@@ -1,0 +1,103 @@
+"""What leaves the event log: events older than their hub keeps them, and the oldest of a partition that is too large.
+
+A few at a time, each time in a transaction of its own that locks nothing but what it deletes, so that nobody who
+appends waits. Readers that are behind go on at the oldest event there is. Sources: hub-service.md 10.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from muster.domain.timestamp import DAY
+from muster.hub.hubs import Hub, Hubs
+from muster.store.database import Database, DatabaseUnavailableError, Transaction
+
+_log = logging.getLogger("muster.hub")
+
+SWEEP_SECONDS = 30.0
+PARTITION_LIMIT = 4 * 1024 * 1024 * 1024
+"""Bytes of bodies that one partition keeps, however young they are."""
+
+_AT_ONCE = 500
+
+
+class EventSweeper:
+    """Sweeps the logs of all hubs."""
+
+    def __init__(
+        self, database: Database, hubs: Hubs, clock: Callable[[], int], partition_limit: int = PARTITION_LIMIT
+    ) -> None:
+        self._database = database
+        self._hubs = hubs
+        self._clock = clock
+        self._partition_limit = partition_limit
+        self._task: asyncio.Task[None] | None = None
+
+    async def sweep(self) -> int:
+        """Delete all that is not kept any longer; how many events that were."""
+        total = 0
+        for hub in self._hubs.all:
+            for partition in range(hub.partition_count):
+                while count := await self._sweep_some(hub, partition):
+                    total += count
+        return total
+
+    async def _sweep_some(self, hub: Hub, partition: int) -> int:
+        """The oldest events, up to the first one that is kept; numbers that are left are always without a gap."""
+        oldest = await self._database.fetch_one(
+            "SELECT e.sequence_number, e.enqueued_time, e.event_offset, p.next_offset FROM event e"
+            " JOIN event_partition p ON p.hub = e.hub AND p.partition = e.partition"
+            " WHERE e.hub = :hub AND e.partition = :partition ORDER BY e.sequence_number LIMIT 1",
+            hub=hub.name,
+            partition=partition,
+        )
+        if oldest is None:
+            return 0
+        number, enqueued, offset, next_offset = oldest
+        since, floor = self._clock() - hub.events.retention_days * DAY, next_offset - self._partition_limit
+        if enqueued >= since and offset >= floor:
+            return 0
+
+        async def body(tx: Transaction) -> int:
+            kept = await tx.fetch_one(
+                "SELECT min(sequence_number) FROM event WHERE hub = :hub AND partition = :partition"
+                " AND sequence_number >= :number AND sequence_number < :following"
+                " AND enqueued_time >= :since AND event_offset >= :floor",
+                hub=hub.name,
+                partition=partition,
+                number=number,
+                following=number + _AT_ONCE,
+                since=since,
+                floor=floor,
+            )
+            first_kept = number + _AT_ONCE if kept is None or kept[0] is None else kept[0]
+            return await tx.execute(
+                "DELETE FROM event WHERE hub = :hub AND partition = :partition"
+                " AND sequence_number >= :number AND sequence_number < :first_kept",
+                hub=hub.name,
+                partition=partition,
+                number=number,
+                first_kept=first_kept,
+            )
+
+        return await self._database.transact(body)
+
+    def start(self, seconds: float = SWEEP_SECONDS) -> None:
+        """Sweep every so many seconds from now on, until ``stop``."""
+        self._task = asyncio.get_running_loop().create_task(self._run(seconds))
+
+    async def stop(self) -> None:
+        """A sweep that is under way may be half done."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _run(self, seconds: float) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except DatabaseUnavailableError as error:
+                _log.warning("events could not be swept: %s", error)
+            except Exception:  # noqa: BLE001 - the next sweep may succeed, and the trace is in the log
+                _log.exception("events could not be swept")
+            await asyncio.sleep(seconds)
