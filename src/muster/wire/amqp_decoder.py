@@ -86,36 +86,29 @@ def _decode(data: bytes, position: int, end: int, depth: int) -> tuple[Value, in
 def _decode_content(code: int, data: bytes, position: int, end: int, depth: int) -> tuple[Value, int]:
     """The value of this constructor whose bytes, without it, start at `position`."""
     width = _WIDTHS[code >> 4]
-    if width < 0:
-        raise DecodeError(f"there is no constructor 0x{code:02x} (section 1.6)")
-    if width < 0x100:  # fixed
-        following = position + width
-        if following > end:
-            raise DecodeError(f"a value 0x{code:02x} ends too early")
-        read = _FIXED.get(code)
-        if read is None:
-            raise DecodeError(f"there is no constructor 0x{code:02x} (section 1.6)")
+    if code in _FIXED:
+        following = _following(code, position, width, end)
         if code == LIST_0:
             _require_depth(depth)
-        return read(data[position:following]), following
-    prefix = width >> 8
-    start = position + prefix
-    if start > end:
-        raise DecodeError(f"a value 0x{code:02x} ends too early")
-    following = start + int.from_bytes(data[position:start], "big")
-    if following > end:
-        raise DecodeError(f"a value 0x{code:02x} ends too early")
-    text = _VARIABLE.get(code)
-    if text is not None:
-        return text(data[start:following]), following
-    compound = _COMPOUND.get(code)
-    if compound is None:
+        return _FIXED[code](data[position:following]), following
+    if code not in _VARIABLE and code not in _COMPOUND:
         raise DecodeError(f"there is no constructor 0x{code:02x} (section 1.6)")
+    prefix = width >> 8
+    start = _following(code, position, prefix, end)
+    following = _following(code, start, int.from_bytes(data[position:start], "big"), end)
+    if code in _VARIABLE:
+        return _VARIABLE[code](data[start:following]), following
     _require_depth(depth)
     if start + prefix > following:
         raise DecodeError(f"a value 0x{code:02x} has no count")
     count = int.from_bytes(data[start : start + prefix], "big")
-    return compound(count, data, start + prefix, following, depth + 1), following
+    return _COMPOUND[code](count, data, start + prefix, following, depth + 1), following
+
+
+def _following(code: int, position: int, width: int, end: int) -> int:
+    if position + width > end:
+        raise DecodeError(f"a value 0x{code:02x} ends too early")
+    return position + width
 
 
 def _require_depth(depth: int) -> None:

@@ -7,7 +7,7 @@ soon as its size has arrived. Written so that mypyc can compile it.
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final, Union
+from typing import Final
 
 from muster.wire.amqp_composites import decode_composite, encode_composite
 from muster.wire.amqp_performatives import Composite, Performative, SaslBody, Transfer
@@ -70,7 +70,7 @@ class FrameFault:
     reason: str
 
 
-Received = Union[ProtocolHeader, Frame, FrameFault]
+Received = ProtocolHeader | Frame | FrameFault
 
 
 def encode_frame(channel: int, body: Composite | None, payload: bytes = b"") -> bytes:

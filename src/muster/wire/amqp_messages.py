@@ -4,7 +4,6 @@ Written so that mypyc can compile it.
 """
 
 from dataclasses import dataclass
-from typing import Union
 
 from muster.wire.amqp_performatives import Composite, Fields
 from muster.wire.amqp_types import Value
@@ -67,7 +66,7 @@ class AmqpValue:
     value: Value
 
 
-Body = Union[Data, AmqpSequence, AmqpValue]
+Body = Data | AmqpSequence | AmqpValue
 
 
 @dataclass
