@@ -213,6 +213,14 @@ def test_drain():
     assert play << Credit(play.link, 3, False)
 
 
+def test_drained_comes_behind_what_waits_for_the_window():
+    play = sending(window=0) >> flow(2, window=0, drain=True)
+    play = play << Credit(play.link, 2, True) >> act("transfer", LINK, b"1", b"a") >> act("drained", LINK)
+    play = play >> Flow(1, 1, 0, 5000)
+    play = play << sends(Frame(0, Transfer(4, 0, b"1", 0, False), b"a"))
+    assert play << sends(Flow(0, 5000, 2, 0xFFFF_FFFF, 4, 2, 0, None, True))
+
+
 def test_echo_is_answered():
     assert begun() >> Flow(1, 1, 0, 1, echo=True) << sends(Flow(0, 5000, 1, 0xFFFF_FFFF))
 

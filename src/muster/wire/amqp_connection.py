@@ -374,8 +374,11 @@ class AmqpConnection(Opening):
         return delivery_id
 
     def drained(self, link: Link) -> None:
-        """There is nothing more to send: uses up the credit (section 2.6.7)."""
+        """There is nothing more to send: uses up the credit (section 2.6.7), behind what waits for the window."""
         if self._gone(link):
+            return
+        if link.session.pending:
+            link.session.draining.append(link)
             return
         link.delivery_count = (link.delivery_count + link.credit) % MODULUS
         link.credit = 0
@@ -416,6 +419,11 @@ class AmqpConnection(Opening):
             self._output.append(encode_frame(session.channel, body, payload))
             session.next_outgoing_id = (session.next_outgoing_id + 1) % MODULUS
             session.remote_incoming_window -= 1
+        if session.draining and not session.pending:
+            draining = list(session.draining)
+            session.draining.clear()
+            for drained in draining:
+                self.drained(drained)
 
     def _send_flow(self, session: Session, link: Link | None) -> None:
         flow = Flow(session.next_incoming_id, session.incoming_window, session.next_outgoing_id, 0xFFFF_FFFF)

@@ -57,6 +57,7 @@ class Session:
     __slots__ = (
         "channel",
         "detached_handles",
+        "draining",
         "ended",
         "incoming_window",
         "links",
@@ -84,6 +85,7 @@ class Session:
         self.unsettled_in: dict[int, Link] = {}
         self.unsettled_out: dict[int, Link] = {}
         self.pending: deque[tuple[Transfer, bytes]] = deque()  # frames that wait for the peer's window
+        self.draining: list[Link] = []  # links that are drained when those have gone
 
 
 # Events
