@@ -207,7 +207,9 @@ async def test_whoever_was_connected_when_the_server_ended(services: Services) -
     await want(services, HubEventSource.CONNECTION_STATE)
     for number in range(5):
         await attach(services, await create(services, f"d{number}"))
-    again = build_services(services.database, services.bus, services.clock, bytes, services.webhook)
+    again = build_services(
+        services.database, services.bus, services.clock, bytes, services.webhook, services.ca_directory
+    )
     await again.hubs.load()
     await again.sessions.forget_all()
     ended = [device for operation, device, _ in await operations(services) if operation == "deviceDisconnected"]
