@@ -191,18 +191,6 @@ def regenerate_key(
 
 
 @app.command()
-def purge(
-    device_id: DeviceId,
-    *,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
-) -> None:
-    """Remove the messages that wait for a device."""
-    count = _registry(connection_string, data_directory).purge(device_id)
-    print(f"purged {count} messages of device {printable(device_id)}")
-
-
-@app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="JSON file to write; its mode is 0600, as it holds keys.")],
     *,

@@ -48,10 +48,6 @@ class Registry:
     def delete(self, device_id: str, module_id: str, etag: str) -> None:
         self._ask("DELETE", *_segments(device_id, module_id), etag=etag)
 
-    def purge(self, device_id: str) -> int:
-        """How many messages were waiting."""
-        return int(self._ask("DELETE", "devices", device_id, "commands")["totalMessagesPurged"])
-
     def regenerate(self, device_id: str, module_id: str, which: str) -> Document:
         """The two keys afterwards. Raises CommandError."""
         body = {"policyKey": which, "devices": [{"id": device_id, "moduleId": module_id or None}]}
