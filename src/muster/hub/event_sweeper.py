@@ -4,15 +4,12 @@ A few at a time, each time in a transaction of its own that locks nothing but wh
 appends waits. Readers that are behind go on at the oldest event there is. Sources: hub-service.md 10.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
 
 from muster.domain.timestamp import DAY
 from muster.hub.hubs import Hub, Hubs
-from muster.store.database import Database, DatabaseUnavailableError, Transaction
-
-_log = logging.getLogger("muster.hub")
+from muster.hub.sweeping import Sweeping
+from muster.store.database import Database, Transaction
 
 SWEEP_SECONDS = 30.0
 PARTITION_LIMIT = 4 * 1024 * 1024 * 1024
@@ -21,17 +18,20 @@ PARTITION_LIMIT = 4 * 1024 * 1024 * 1024
 _AT_ONCE = 500
 
 
-class EventSweeper:
+class EventSweeper(Sweeping):
     """Sweeps the logs of all hubs."""
+
+    what = "events"
+    seconds = SWEEP_SECONDS
 
     def __init__(
         self, database: Database, hubs: Hubs, clock: Callable[[], int], partition_limit: int = PARTITION_LIMIT
     ) -> None:
+        super().__init__()
         self._database = database
         self._hubs = hubs
         self._clock = clock
         self._partition_limit = partition_limit
-        self._task: asyncio.Task[None] | None = None
 
     async def sweep(self) -> int:
         """Delete all that is not kept any longer; how many events that were."""
@@ -81,23 +81,3 @@ class EventSweeper:
             )
 
         return await self._database.transact(body)
-
-    def start(self, seconds: float = SWEEP_SECONDS) -> None:
-        """Sweep every so many seconds from now on, until ``stop``."""
-        self._task = asyncio.get_running_loop().create_task(self._run(seconds))
-
-    async def stop(self) -> None:
-        """A sweep that is under way may be half done."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-
-    async def _run(self, seconds: float) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except DatabaseUnavailableError as error:
-                _log.warning("events could not be swept: %s", error)
-            except Exception:  # noqa: BLE001 - the next sweep may succeed, and the trace is in the log
-                _log.exception("events could not be swept")
-            await asyncio.sleep(seconds)

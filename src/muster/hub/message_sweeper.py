@@ -3,8 +3,6 @@
 Readers do the same for their own queue, so this only bounds how late others hear of it. Not here: the rules.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
 
 from muster.bus.bus import Bus
@@ -14,24 +12,26 @@ from muster.hub.c2d_messages import c2d_subject
 from muster.hub.feedback import Feedback, feedback_queue, feedback_subject
 from muster.hub.hubs import Hubs, UnknownHubError
 from muster.hub.message_queue import Queue
-from muster.store.database import Database, DatabaseUnavailableError, Transaction
-
-_log = logging.getLogger("muster.hub")
+from muster.hub.sweeping import Sweeping
+from muster.store.database import Database, Transaction
 
 SWEEP_SECONDS = 1.0
 _AT_ONCE = 200
 
 
-class MessageSweeper:
+class MessageSweeper(Sweeping):
     """Sweeps the queues of all hubs, a bounded number of messages in one transaction."""
 
+    what = "messages"
+    seconds = SWEEP_SECONDS
+
     def __init__(self, database: Database, bus: Bus, hubs: Hubs, feedback: Feedback, clock: Callable[[], int]) -> None:
+        super().__init__()
         self._database = database
         self._bus = bus
         self._hubs = hubs
         self._feedback = feedback
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
 
     def _maximum(self, queue: Queue) -> int:
         try:
@@ -66,23 +66,3 @@ class MessageSweeper:
             subject = feedback_subject(queue.hub) if queue == feedback_queue(queue.hub) else c2d_subject(*queue)
             self._bus.publish(subject, b"")
         return len(queues)
-
-    def start(self, seconds: float = SWEEP_SECONDS) -> None:
-        """Sweep every so many seconds from now on, until ``stop``."""
-        self._task = asyncio.get_running_loop().create_task(self._run(seconds))
-
-    async def stop(self) -> None:
-        """A sweep that is under way may be half done: what it did not reach is still due."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-
-    async def _run(self, seconds: float) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except DatabaseUnavailableError as error:
-                _log.warning("messages could not be swept: %s", error)
-            except Exception:  # noqa: BLE001 - the next sweep may succeed, and the trace is in the log
-                _log.exception("messages could not be swept")
-            await asyncio.sleep(seconds)
