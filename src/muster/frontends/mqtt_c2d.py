@@ -21,6 +21,18 @@ _log = logging.getLogger("muster.mqtt")
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
+async def settle_unheard(messages: C2dMessages, key: tuple[str, str, str], connection: MqttProtocol) -> None:
+    """What waits for a device that connects and is not subscribed will never reach it (hub-device.md 3.10)."""
+    settled = await messages.settle_unheard(*key)
+    if settled:
+        _log.info(
+            "%s: %s is not subscribed to messages from the cloud: %d that waited are completed, and lost to it",
+            connection.describe(),
+            key[1],
+            settled,
+        )
+
+
 class MqttC2d:
     """The messages of one connection. ``receiver`` names the connection in the locks that it holds."""
 
@@ -66,15 +78,7 @@ class MqttC2d:
 
     async def settle_unheard(self) -> None:
         """For a device that connects without a subscription."""
-        settled = await self._messages.settle_unheard(*self._key)
-        if settled:
-            _log.info(
-                "%s: %d messages waited for %s, which was not subscribed: they are completed and it does not get them"
-                " (hub-device.md 3.10)",
-                self._connection.describe(),
-                settled,
-                self._key[1],
-            )
+        await settle_unheard(self._messages, self._key, self._connection)
 
     @property
     def is_subscribed(self) -> bool:

@@ -76,11 +76,6 @@ class Conversation:
         """Work on nothing before this is done."""
         self._enqueue(partial(_end_of, earlier))
 
-    @property
-    def waiting(self) -> int:
-        """How many requests are not finished."""
-        return len(self._requests) + self._working
-
     # Requests
 
     def subscribe(self, packet: Subscribe) -> None:

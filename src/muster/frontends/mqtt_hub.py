@@ -14,6 +14,7 @@ from muster.domain.credential import Credential
 from muster.domain.message import TELEMETRY, PropertyBag, marked_as_will, parse_property_bag
 from muster.domain.partition import partition_of
 from muster.frontends.mqtt_acknowledgements import Acknowledgements, Owed
+from muster.frontends.mqtt_c2d import settle_unheard
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.mqtt_conversation import Conversation, DeviceServices
 from muster.frontends.tasks import Tasks
@@ -112,18 +113,7 @@ class HubHead:
         if self._session.resumed:
             self._converse().opened()
         else:
-            self._settling = self._tasks.spawn(self._settle_unheard(self._session))
-
-    async def _settle_unheard(self, session: Session) -> None:
-        """What waits for a device that connects and is not subscribed will never reach it (hub-device.md 3.10)."""
-        settled = await self._services.c2d.settle_unheard(*session.key)
-        if settled:
-            _log.info(
-                "%s: %s is not subscribed to messages from the cloud: %d that waited are completed, and lost to it",
-                self._connection.describe(),
-                session.key[1],
-                settled,
-            )
+            self._settling = self._tasks.spawn(settle_unheard(self._services.c2d, self._session.key, self._connection))
 
     def _converse(self) -> Conversation:
         if self._conversation is None:
