@@ -103,7 +103,8 @@ class Sessions:
 
         async def body(tx: Transaction) -> bool:
             identity = await tx.fetch_one(
-                "SELECT etag FROM identity WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
+                "SELECT etag, status FROM identity"
+                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id"
                 " AND generation_id = :generation_id {for_update}",
                 hub=hub,
                 device_id=device_id,
@@ -112,12 +113,14 @@ class Sessions:
             )
             if identity is None:
                 raise DeviceNotFoundError(device_id)
-            device = await tx.fetch_one(
-                "SELECT status FROM identity WHERE hub = :hub AND device_id = :device_id AND module_id = ''",
-                hub=hub,
-                device_id=device_id,
-            )
-            allowed = device is not None and device[0] == "enabled"
+            etag, status = identity
+            if module_id:  # a disabled device disables its modules
+                device = await tx.fetch_one(
+                    "SELECT status FROM identity WHERE hub = :hub AND device_id = :device_id AND module_id = ''",
+                    hub=hub,
+                    device_id=device_id,
+                )
+                status = device[0] if device else None
             before = await tx.fetch_one(
                 "SELECT session_id FROM connection"
                 " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id {for_update}",
@@ -143,7 +146,7 @@ class Sessions:
                 await self._hub_events.connection_changed(tx, hub, device_id, module_id, connected=True)
             if clean_session is not None:
                 session.resumed = await mqtt_sessions.open_in(tx, session.key, clean=clean_session)
-            return allowed and bool(identity[0] == principal.identity.etag)
+            return bool(status == "enabled" and etag == principal.identity.etag)
 
         try:
             unchanged = await self._database.transact(body)
