@@ -73,7 +73,7 @@ async def test_the_loser_of_a_deadlock_is_run_again(postgres_database: PostgresD
 
     bodies = [partial(body, 1, 2), partial(body, 2, 1)]
     await asyncio.gather(*(postgres_database.transact(body) for body in bodies))
-    assert attempts == 3
+    assert attempts > 2  # a loser that comes back before the winner has woken can meet it in a second deadlock
     assert await numbers(postgres_database) == [2, 2]
 
 
