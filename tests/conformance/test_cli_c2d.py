@@ -14,7 +14,7 @@ def test_send_receive_and_feedback(muster: MusterServer) -> None:
     muster.cli("device", "create", "pump-01")
     options = ("--message-id", "m-1", "--ack", "full", "--property", "color=dark red", "--content-type", "text/plain")
     sent = muster.cli("c2d", "send", "pump-01", "grüß dich", *options).stdout
-    assert sent.startswith("queued message 1 for pump-01 until 20")
+    assert sent == "queued message m-1 for pump-01\n"
     kept = muster.cli_json("c2d", "receive", "pump-01", "--then", "abandon")
     assert (kept["body"], kept["messageId"], kept["properties"]) == ("grüß dich", "m-1", {"color": "dark red"})
     shown = muster.cli("c2d", "receive", "pump-01").stdout
@@ -42,4 +42,4 @@ def test_what_goes_wrong_is_said(muster: MusterServer) -> None:
     assert "DeviceNotFound" in failure(muster, "c2d", "purge", "nobody")
     assert "`muster why" in failure(muster, "c2d", "receive", "nobody")
     muster.cli("device", "create", "pump-03")
-    assert "expiryTimeUtc" in failure(muster, "c2d", "send", "pump-03", "x", "--expires", "tomorrow")
+    assert "--expires" in failure(muster, "c2d", "send", "pump-03", "x", "--expires", "tomorrow")

@@ -1,9 +1,11 @@
 """``muster c2d``: cloud-to-device messages, as the back end that sends them and as the device that receives them.
 
-Receiving is the hub's HTTPS device API under a policy with DeviceConnect (hub-device.md 10.3): no key of the device is
-needed, and what is received is gone for the device.
+Sending is AMQP, as in Azure, which has nothing else for it (hub-service.md 6.1); the rest is HTTPS. Receiving is the hub's
+HTTPS device API under a policy with DeviceConnect (hub-device.md 10.3): no key of the device is needed, and what is received
+is gone for the device.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -18,6 +20,7 @@ from muster.cli.output import Format, print_json, printable, record_text, table_
 
 if TYPE_CHECKING:
     from muster.cli.client import Answer, Client
+    from muster.domain.c2d_message import C2dProperties
 
 app = typer.Typer(
     help="Send messages to devices, receive them, and read the feedback.",
@@ -28,6 +31,7 @@ app = typer.Typer(
 
 Document = dict[str, Any]
 
+_DEVICEBOUND = "/messages/devicebound"
 _APPLICATION = "iothub-app-"
 _POLL_SECONDS = 1.0
 _NO_CONTENT = 204
@@ -76,11 +80,13 @@ def send(
     body: Annotated[str, typer.Argument(help="What to send, as text.", show_default=False)] = "",
     *,
     file: Annotated[Path | None, typer.Option(help="Send the content of this file.", show_default=False)] = None,
-    properties: Annotated[
+    application: Annotated[
         list[str] | None,
         typer.Option("--property", help="NAME=VALUE, an application property; any number.", show_default=False),
     ] = None,
-    message_id: Annotated[str, typer.Option(help="Its id; feedback names it.", show_default=False)] = "",
+    message_id: Annotated[
+        str, typer.Option(help="Its id, which feedback names; else one is made.", show_default=False)
+    ] = "",
     correlation_id: Annotated[str, typer.Option(help="What it answers.", show_default=False)] = "",
     content_type: Annotated[str, typer.Option(help="Such as application/json.", show_default=False)] = "",
     content_encoding: Annotated[str, typer.Option(help="Such as utf-8.", show_default=False)] = "",
@@ -95,25 +101,32 @@ def send(
     data_directory: DataDirectory = None,
 ) -> None:
     """Send a message to a device, which gets it now or when it asks."""
-    from muster.cli.client import path
+    from uuid import UUID
 
-    document: Document = {
-        "messageId": message_id,
-        "correlationId": correlation_id,
-        "contentType": content_type,
-        "contentEncoding": content_encoding,
-        "ack": ack.value,
-        "expiryTimeUtc": expires,
-        "properties": read_properties(properties or []),
-        **read_content(body, file),
-    }
+    from muster.cli.amqp import AmqpSender
+    from muster.domain.c2d_message import C2dProperties, c2d_address
+    from muster.domain.timestamp import iso_utc
+
+    properties = C2dProperties(
+        message_id=message_id or str(UUID(bytes=os.urandom(16), version=4)),
+        correlation_id=correlation_id,
+        to=c2d_address(device_id, module_id or ""),
+        content_type=content_type,
+        content_encoding=content_encoding,
+        ack=ack.value,
+        expiry=read_expiry(expires),
+        application=read_properties(application or []),
+    )
+    payload = encode_payload(properties, read_content(body, file))
     client = connect(connection_string, data_directory)
-    location = path("muster", "v1", "c2d", device_id, *([module_id] if module_id else []))
-    sent = client.request(client.target.hub, "POST", location, body=document).document
+    with AmqpSender(client, client.target.hub) as sender:
+        sender.authorize()
+        sender.send(_DEVICEBOUND, payload)
     if output is Format.JSON:
-        print_json(sent)
+        expiry = iso_utc(properties.expiry) if properties.expiry else None
+        print_json({"messageId": properties.message_id, "to": properties.to, "expiryTimeUtc": expiry})
     else:
-        print(f"queued message {sent['sequenceNumber']} for {printable(device_id)} until {sent['expiryTimeUtc']}")
+        print(f"queued message {printable(properties.message_id)} for {printable(device_id)}")
 
 
 @app.command()
@@ -214,18 +227,50 @@ def read_properties(texts: list[str]) -> dict[str, str]:
     return properties
 
 
-def read_content(body: str, file: Path | None) -> Document:
-    """The member of a request that holds the body. Raises CommandError."""
+def read_content(body: str, file: Path | None) -> bytes:
+    """What is to be sent. Raises CommandError."""
     if file is None:
-        return {"body": body}
+        return body.encode()
     if body:
         raise CommandError("give a body or --file, not both")
-    import base64
-
     try:
-        return {"bodyBase64": base64.b64encode(file.read_bytes()).decode()}
+        return file.read_bytes()
     except OSError as error:
         raise CommandError(f"cannot read {printable(file)}: {error.strerror}") from error
+
+
+def read_expiry(text: str | None) -> int:
+    """The time of ``--expires`` in microseconds, 0 without one. Raises CommandError."""
+    from muster.domain.timestamp import parse_iso
+
+    try:
+        return parse_iso(text) if text is not None else 0
+    except ValueError as error:
+        raise CommandError(f"--expires: {error}") from None
+
+
+def encode_payload(properties: "C2dProperties", content: bytes) -> bytes:
+    """The AMQP message, as Azure's own command line writes it (hub-service.md 6.4)."""
+    from muster.wire.amqp_composites import encode_message
+    from muster.wire.amqp_messages import Data, Message, Properties
+    from muster.wire.amqp_performatives import Fields
+
+    application: Fields = {"iothub-ack": properties.ack}
+    application |= properties.application
+    return encode_message(
+        Message(
+            properties=Properties(
+                message_id=properties.message_id,
+                to=properties.to,
+                correlation_id=properties.correlation_id or None,
+                content_type=properties.content_type or None,
+                content_encoding=properties.content_encoding or None,
+                absolute_expiry_time=properties.expiry // 1000 or None,
+            ),
+            application_properties=application,
+            body=Data((content,)),
+        )
+    )
 
 
 def message_document(headers: Mapping[str, str], content: bytes) -> Document:

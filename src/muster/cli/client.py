@@ -1,21 +1,21 @@
 """A small HTTPS client for Muster's and Azure's service routes, on the standard library alone.
 
 Certificates and host names are always verified, every request is signed anew, and an error answer becomes a
-message that a person can act on. Not here: which server that is (``cli/target.py``).
+message that a person can act on. Not here: which server that is (``cli/target.py``), and AMQP (``cli/amqp.py``).
 """
 
 import http.client
 import json
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 from muster.cli.failure import CommandError, RefusedError, UnreachableError
 from muster.cli.output import printable
-from muster.cli.refusal import read_refusal
+from muster.cli.refusal import Refusal, read_refusal
 from muster.cli.target import Target
 
 DPS_API_VERSION = "2021-10-01"
@@ -31,6 +31,8 @@ RECONNECT_TRIES = 30
 TOKEN_SECONDS = 3600
 
 Query = Mapping[str, str | int | None]
+Endpoint = tuple[str, int]
+"""An address and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Client:
         content = {"Content-Type": "application/json; charset=utf-8"} if data else {}
         request = _Request(access, method, location + _query_text(query), data, {**content, **(headers or {})}, seconds)
         raw = self._exchange(request)
-        if raw.status == http.client.UNAUTHORIZED and access is not None and self._learn_clock():
+        if raw.status == http.client.UNAUTHORIZED and access is not None and self.learn_clock():
             raw = self._exchange(request)
         if raw.status >= http.client.MULTIPLE_CHOICES:
             raise self._refused(access, raw)
@@ -165,7 +167,7 @@ class Client:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
         request = _Request(access, "GET", url, None, headers)
         connection, response = self._send(request)
-        if response.status == http.client.UNAUTHORIZED and self._learn_clock():
+        if response.status == http.client.UNAUTHORIZED and self.learn_clock():
             connection.close()
             connection, response = self._send(request)
         if response.status != http.client.OK:
@@ -185,7 +187,7 @@ class Client:
             return _read(response)
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
-                f"the answer of {self._name(request.access)} broke off: {_reason(error)}",
+                f"the answer of {self._name(request.access)} broke off: {reason_of(error)}",
                 "look at the log of the server",
             ) from error
         finally:
@@ -204,27 +206,34 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise UnreachableError(
-                f"no answer from {self._name(request.access)}: {_reason(error)}",
+                f"no answer from {self._name(request.access)}: {reason_of(error)}",
                 "look at the log of the server",
             ) from error
 
     def _connect(self, host: str) -> http.client.HTTPConnection:
-        """A TLS connection to the first endpoint that answers, verified for ``host``."""
+        sock, endpoint = self.open_tls(host, self._endpoints)
+        self._endpoints = (endpoint,)
+        connection = http.client.HTTPSConnection(host, endpoint[1], timeout=ANSWER_SECONDS, context=self._trust())
+        connection.sock = sock
+        return connection
+
+    def open_tls(
+        self, host: str, endpoints: Sequence[Endpoint], scheme: str = "https"
+    ) -> tuple[ssl.SSLSocket, Endpoint]:
+        """A TLS connection to the first endpoint that answers, verified for ``host``.
+
+        Raises CommandError for a certificate that is not trusted, UnreachableError when nothing answers.
+        """
         context = self._trust()
         failures: list[OSError] = []
-        for address, port in self._endpoints:
+        for address, port in endpoints:
             try:
-                sock = _open_tls(context, host, address, port)
+                return _open_tls(context, host, address, port), (address, port)
             except ssl.SSLCertVerificationError as error:
-                raise self._untrusted(host, port, error) from error
+                raise self._untrusted(_url(host, port, scheme), error) from error
             except OSError as error:
                 failures.append(error)
-                continue
-            self._endpoints = ((address, port),)
-            connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=context)
-            connection.sock = sock
-            return connection
-        raise self._unreachable(failures)
+        raise self._unreachable([_url(address, port, scheme) for address, port in endpoints], failures)
 
     def _trust(self) -> ssl.SSLContext:
         if self._context is None:
@@ -233,7 +242,7 @@ class Client:
                 self._context = ssl.create_default_context(cafile=str(file) if file else None)
             except OSError as error:
                 raise CommandError(
-                    f"cannot read the CA certificate {file}: {_reason(error)}",
+                    f"cannot read the CA certificate {file}: {reason_of(error)}",
                     "point MUSTER_CA_FILE to its ca.pem",
                 ) from error
         return self._context
@@ -243,7 +252,7 @@ class Client:
         """Seconds since 1970 by the clock of the server, as far as it is known."""
         return int(self._clock()) + self._offset
 
-    def _learn_clock(self) -> bool:
+    def learn_clock(self) -> bool:
         """Ask how far the server's clock is ahead; true when that is news, and signing again may help."""
         try:
             offset = int(self.server_status().get("clockOffsetSeconds", 0))
@@ -259,24 +268,26 @@ class Client:
     def _name(self, access: Access | None) -> str:
         return _url(self._host(access), self._endpoints[0][1])
 
-    def _unreachable(self, failures: list[OSError]) -> UnreachableError:
-        tried = " and ".join(_url(address, port) for address, port in self.target.endpoints)
-        reasons = {_reason(error): None for error in failures if not isinstance(error, ConnectionRefusedError)}
+    def _unreachable(self, tried: list[str], failures: list[OSError]) -> UnreachableError:
+        reasons = {reason_of(error): None for error in failures if not isinstance(error, ConnectionRefusedError)}
         why = f" ({'; '.join(reasons)})" if reasons else ""
         return UnreachableError(
-            f"nothing answers on {tried}{why}",
+            f"nothing answers on {' and '.join(tried)}{why}",
             f"start it with `muster up` (this server was chosen because of {self.target.origin})",
         )
 
-    def _untrusted(self, host: str, port: int, error: ssl.SSLCertVerificationError) -> CommandError:
+    def _untrusted(self, url: str, error: ssl.SSLCertVerificationError) -> CommandError:
         file = self.target.ca_file
         return CommandError(
-            f"the certificate of {_url(host, port)} is not trusted: {error.verify_message}",
+            f"the certificate of {url} is not trusted: {error.verify_message}",
             f"trusted is what {file or 'this system'} holds; point MUSTER_CA_FILE to its ca.pem",
         )
 
     def _refused(self, access: Access | None, raw: _Raw) -> RefusedError:
-        refusal = read_refusal(raw.status, raw.reason, raw.document)
+        return self.refused(access, read_refusal(raw.status, raw.reason, raw.document), raw.status, raw.document)
+
+    def refused(self, access: Access | None, refusal: Refusal, status: int, document: Any = None) -> RefusedError:
+        """The error that tells of a refusal, with what to do. ``status`` is HTTP's, or 0."""
         name = f"{refusal.name}: " if refusal.name else ""
         facts = [str(refusal.code)] if refusal.code else []
         if refusal.tracking_id:
@@ -284,12 +295,12 @@ class Client:
         suffix = f" ({', '.join(facts)})" if facts else ""
         return RefusedError(
             printable(name + refusal.message + suffix),
-            self._advice(access, raw.status, refusal.tracking_id),
-            status=raw.status,
+            self._advice(access, status, refusal.tracking_id),
+            status=status,
             code=refusal.code,
             name=refusal.name,
             tracking_id=refusal.tracking_id,
-            document=raw.document,
+            document=document,
         )
 
     def _advice(self, access: Access | None, status: int, tracking_id: str) -> str:
@@ -352,11 +363,11 @@ def _query_text(query: Query | None) -> str:
     return f"?{urlencode(given)}" if given else ""
 
 
-def _url(host: str, port: int) -> str:
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+def _url(host: str, port: int, scheme: str = "https") -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return printable(getattr(error, "strerror", None) or error) or type(error).__name__

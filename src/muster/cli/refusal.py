@@ -1,7 +1,8 @@
-"""Reading an error answer, in whichever of four shapes it comes: one message, Azure's code, the tracking id.
+"""Reading an error answer, in whichever of five shapes it comes: one message, Azure's code, the tracking id.
 
 Shapes: DPS and newer hub gateways, classic hub, the first as a string inside the second, and Resource Manager
-(hub-service.md 1.6, dps.md 1.10, 7.3). Not here: HTTP, and what advice goes with it.
+(hub-service.md 1.6, dps.md 1.10, 7.3); the first as the description of an AMQP error (hub-device.md 9.9). Not here: the
+protocols, and what advice goes with it.
 """
 
 import json
@@ -34,6 +35,19 @@ def read_refusal(status: int, reason: str, document: Any) -> Refusal:
         if "errorCode" in document or "message" in document:
             return _modern(document, f"{status} {reason}")
     return Refusal(f"{status} {reason}".strip())
+
+
+def read_description(condition: str, text: str) -> Refusal:
+    """What an AMQP error says: JSON as newer hub gateways write it, else plain text, perhaps with a tracking id."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return _modern(document, condition)
+    tracking = _TRACKING.search(text)
+    message = text[: tracking.start()].strip() if tracking else text.strip()
+    return Refusal(message or condition, tracking_id=tracking["id"] if tracking else "")
 
 
 def _modern(document: dict[str, Any], fallback: str) -> Refusal:

@@ -4,8 +4,6 @@ import http.server
 import json
 import ssl
 import threading
-import time
-from ipaddress import ip_address, ip_network
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,7 +12,6 @@ from muster.cli.client import Client, StreamedEvent, path, read_stream
 from muster.cli.failure import CommandError, RefusedError, UnreachableError
 from muster.cli.target import Access, Target
 from muster.domain.sas import parse_token, signature_matches
-from muster.pki.authority import create_authority, issue_server_certificate
 from tests.unit.cli.statuses import SECRET_KEY, WELL_KNOWN_KEY
 
 ACCESS = Access("localhost", "service", SECRET_KEY)
@@ -60,17 +57,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("certificates")
-    now = int(time.time()) * 1_000_000
-    authority = create_authority(["localhost"], [ip_network("127.0.0.0/8")], now)
-    server = issue_server_certificate(authority, ["localhost"], [ip_address("127.0.0.1")], now)
-    (directory / "ca.pem").write_bytes(authority.certificate_pem)
-    (directory / "server.pem").write_bytes(server.certificate_pem + server.key_pem)
-    return directory
 
 
 @pytest.fixture

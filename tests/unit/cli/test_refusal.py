@@ -1,6 +1,6 @@
 import json
 
-from muster.cli.refusal import Refusal, read_refusal
+from muster.cli.refusal import Refusal, read_description, read_refusal
 
 MODERN = {
     "errorCode": 404103,
@@ -61,3 +61,11 @@ def test_the_shape_of_resource_manager():
     }
     assert read_refusal(400, "Bad Request", document) == Refusal("No such right.", code=400004, name="ArgumentInvalid")
     assert read_refusal(404, "Not Found", {"error": {}}) == Refusal("404 Not Found")
+
+
+def test_the_description_of_an_amqp_error():
+    assert read_description("amqp:not-found", json.dumps(MODERN)) == WANTED
+    text = "IotHubUnauthorizedAccess: Unauthorized Tracking ID:2b5a-1"
+    assert read_description("x", text) == Refusal("IotHubUnauthorizedAccess: Unauthorized", tracking_id="2b5a-1")
+    assert read_description("amqp:internal-error", "") == Refusal("amqp:internal-error")
+    assert read_description("x", "[1]") == Refusal("[1]")
