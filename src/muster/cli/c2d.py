@@ -1,8 +1,8 @@
 """``muster c2d``: cloud-to-device messages, as the back end that sends them and as the device that receives them.
 
-Sending is AMQP, as in Azure, which has nothing else for it (hub-service.md 6.1); the rest is HTTPS. Receiving is the hub's
-HTTPS device API under a policy with DeviceConnect (hub-device.md 10.3): no key of the device is needed, and what is received
-is gone for the device.
+Sending is AMQP, as in Azure, which has nothing else for it (hub-service.md 6.1); the rest is HTTPS. Receiving is the
+hub's HTTPS device API under a policy with DeviceConnect (hub-device.md 10.3): no key of the device is needed, and what
+is received is gone for the device.
 """
 
 import os
@@ -255,8 +255,8 @@ def encode_payload(properties: "C2dProperties", content: bytes) -> bytes:
     from muster.wire.amqp_messages import Data, Message, Properties
     from muster.wire.amqp_performatives import Fields
 
-    application: Fields = {"iothub-ack": properties.ack}
-    application |= properties.application
+    application: Fields = dict(properties.application.items())
+    application["iothub-ack"] = properties.ack
     return encode_message(
         Message(
             properties=Properties(
