@@ -11,7 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError
+                                    FaultInjectionError PartitionUnknownError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -21,6 +21,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
+                                    ReceiverDisconnectedError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -152,6 +153,14 @@ class CertificateIssuanceFailedError(BadRequestError):
     def __init__(self, message: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class PartitionUnknownError(BadRequestError):
+    """An event hub has no such partition; the number is ours (hub-service.md 8.5)."""
+
+    code = 400212
+    name = "PartitionUnknown"
+    message = "The specified partition is invalid for an EventHub partition."
 
 
 class FaultInjectionError(BadRequestError):
@@ -356,6 +365,14 @@ class RegistrationConflictError(ConflictError):
     code = 409203
     name = "RegistrationConflict"
     message = "Precondition failed."
+
+
+class ReceiverDisconnectedError(ConflictError):
+    """A reader of a partition gives way to one with an owner level; the number is ours (hub-service.md 8.5)."""
+
+    code = 409204
+    name = "ReceiverDisconnected"
+    message = "Another receiver owns the partition."
 
 
 class DeviceNotOnlineError(NotFoundError):

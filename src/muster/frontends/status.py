@@ -46,8 +46,10 @@ _ROWS = {
     504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403, a lost lock under 412.
+# Quota and queue depth have a condition of their own under 403, a lost lock under 412, readers of events theirs.
 _AMQP_BY_CODE = {
+    400212: "com.microsoft:argument-out-of-range",
+    409204: "amqp:link:stolen",
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
