@@ -10,8 +10,7 @@ from typing import Any
 
 from muster.domain.documents import read
 from muster.domain.timestamp import parse_iso
-from muster.hub.partition_log import PartitionInformation
-from muster.store.database import Row
+from muster.hub.partition_log import EventRow, PartitionInformation
 from muster.wire.amqp_composites import describe
 from muster.wire.amqp_encoder import encode
 from muster.wire.amqp_messages import Properties
@@ -138,7 +137,7 @@ class EventEncoder:
     def __init__(self) -> None:
         self._templates: dict[tuple[str, ...], _Template] = {}
 
-    def encode(self, rows: Sequence[Row], delivery_annotations: bytes = b"") -> list[bytes]:
+    def encode(self, rows: Sequence[EventRow], delivery_annotations: bytes = b"") -> list[bytes]:
         """The message of each row of ``PartitionLog.read``, but of those that no reader sees."""
         templates = self._templates
         messages: list[bytes] = []

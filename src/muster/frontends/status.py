@@ -89,6 +89,12 @@ def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
     return Error(amqp_condition(error), provisioning_body(error, tracking_id, now).decode(), info)
 
 
+def event_hub_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The error of a detach where events are read: plain text, which ends with what to look for in the logs."""
+    text = f"{error.message} TrackingId:{tracking_id}, SystemTracker:muster, Timestamp:{iso_utc(now)[:19]}"
+    return Error(amqp_condition(error), text, {Symbol("com.microsoft:tracking-id"): tracking_id})
+
+
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The error JSON of DPS (dps.md 1.10), ASCII only (dps.md 2.5)."""
     return ascii_json(

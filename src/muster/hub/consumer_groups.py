@@ -16,7 +16,6 @@ from muster.domain.consumer_group import (
 from muster.domain.errors import ForbiddenError, QuotaExceededError
 from muster.store.database import Database, Transaction
 
-
 CONSUMER_GROUP_DELETED = "consumer-group-deleted"
 """The bus subject on which it is told; the message is hub and group in lower case, with a NUL between them."""
 

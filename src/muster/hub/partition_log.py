@@ -7,6 +7,7 @@ Rows stay rows: who sends a million of them has no time for more. Sources: hub-s
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from muster.bus.bus import Bus, Message, Subscription
 from muster.domain.errors import ArgumentInvalidError, PartitionUnknownError
@@ -23,7 +24,12 @@ _COLUMNS = (
     "sequence_number, event_offset, enqueued_time, body, source, device_id, module_id, generation_id,"
     " authentication_method, model_id, system_properties, application_properties"
 )
-"""What a row of ``read`` has; the last eight are what many events share."""
+
+EventRow = tuple[Any, ...]
+"""Sequence number, offset, time in microseconds UTC and body of an event; behind them eight texts, which many events
+share: source, device id, module id, generation id, authentication method, model id, and the system and application
+properties as JSON.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class PartitionLog:
         self._database = database
         self._bus = bus
 
-    async def read(self, hub: str, partition: int, number: int, limit: int) -> list[Row]:
+    async def read(self, hub: str, partition: int, number: int, limit: int) -> list[EventRow]:
         """Events from a sequence number on, fewer where they are large."""
         limit = min(limit, LARGEST_READ)
         if limit > 1:

@@ -25,8 +25,7 @@ from muster.domain.event_hub import StartingPosition, event_hub_name
 from muster.hub.consumer_groups import CONSUMER_GROUP_DELETED, ConsumerGroups
 from muster.hub.events import EventLog
 from muster.hub.hubs import HUBS_CHANGED, Hub, Hubs
-from muster.hub.partition_log import PartitionInformation, PartitionLog
-from muster.store.database import Row
+from muster.hub.partition_log import EventRow, PartitionInformation, PartitionLog
 
 _log = logging.getLogger("muster.hub")
 
@@ -37,7 +36,6 @@ _RESTS = 8
 """A reader that is behind rests so many times as long as it worked, while devices send."""
 
 _LONGEST_REST = 0.5
-_UNNAMED = "nil"
 
 _Place = tuple[str, str, int]
 
@@ -50,7 +48,7 @@ class ReaderRequest:
     partition: str
     position: StartingPosition
     epoch: int | None = None
-    name: str = _UNNAMED
+    name: str = "nil"
 
 
 class PartitionReader:
@@ -70,8 +68,8 @@ class PartitionReader:
         level = "" if self.request.epoch is None else f" at owner level {self.request.epoch}"
         return f"partition {partition} of {hub} for {group}{level}"
 
-    async def read(self, limit: int) -> list[Row]:
-        """The next rows of ``PartitionLog.read``; the reader is behind them then."""
+    async def read(self, limit: int) -> list[EventRow]:
+        """The next events; the reader is behind them then."""
         hub, _, partition = self.place
         started = self.number
         rows = await self._readers.log.read(hub, partition, started, limit)
@@ -130,7 +128,7 @@ class PartitionReaders:
         if await self._groups.find(hub.name, request.group) is None:
             name = f"{event_hub_name(hub.name)}|{request.group[:50].lower()}"
             raise NotFoundError(f"The messaging entity '{hub.host_name}:eventhub:{name}' could not be found.")
-        partition = _partition(hub, request.partition)
+        partition = partition_number(hub, request.partition)
         number = await self.log.locate(hub.name, partition, request.position)
         place = (hub.name, request.group.lower(), partition)
         reader = PartitionReader(self, place, request, number, displaced)
@@ -187,7 +185,8 @@ class PartitionReaders:
             await asyncio.sleep(min(worked * _RESTS, _LONGEST_REST) if busy else 0)
 
 
-def _partition(hub: Hub, text: str) -> int:
+def partition_number(hub: Hub, text: str) -> int:
+    """The number of a partition that clients name as text. Raises PartitionUnknownError."""
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1  # noqa: PLR2004 - of 32
     if not 0 <= number < hub.partition_count or str(number) != text:
         valid = ", ".join(map(str, range(hub.partition_count)))

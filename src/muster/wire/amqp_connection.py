@@ -389,7 +389,7 @@ class AmqpConnection(Opening):
         What `transfer` does, at a tenth of the cost for messages of one frame. Raises RuntimeError without that much
         credit.
         """
-        if self._gone(link):
+        if self.is_gone(link):
             return -1
         count = len(payloads)
         if link.role != SENDER or not link.answered or link.credit < count:
