@@ -95,13 +95,10 @@ class TelemetryReader:
             bag, body = _bag(message), _body(message)
         else:
             head, body = split
-            bag = self._bag if head == self._head else None  # type: ignore[assignment]
-            if bag is None:
-                bag = self._choose(head)
+            bag = self._bag if head == self._head and self._bag is not None else self._choose(head)
         if len(body) > bag.room:
-            raise TooLargeError(
-                f"The message has {len(body) + bag.size} bytes with its properties; {MAXIMUM_MESSAGE_BYTES} are allowed."
-            )
+            size = len(body) + bag.size
+            raise TooLargeError(f"The message has {size} bytes with its properties; {MAXIMUM_MESSAGE_BYTES} may be.")
         return bag, body
 
     def read_batch(self, payload: bytes) -> Iterator[tuple[PropertyBag, bytes]]:
@@ -231,7 +228,7 @@ def delivery_tag(lock_token: str) -> bytes:
 
 
 def device_message(delivery: C2dDelivery) -> bytes:
-    """A message for a device: properties, annotations of the hub's, application properties as texts, one data section."""
+    """A message for a device: properties, the hub's annotations, application properties as texts, one data section."""
     annotations: Fields = {
         Symbol("x-opt-sequence-number"): Ulong(delivery.sequence_number),
         Symbol("iothub-enqueuedtime"): Timestamp(delivery.enqueued_time // _MILLISECOND),
@@ -239,7 +236,7 @@ def device_message(delivery: C2dDelivery) -> bytes:
         Symbol("x-opt-lock-token"): delivery.lock_token,
     }
     sent = delivery.properties
-    application: Fields = dict(sent.application)
+    application: Fields = {name: value for name, value in sent.application.items()}  # noqa: C416 - other types
     if sent.ack:
         application[_ACK] = sent.ack
     return encode_message(
@@ -273,6 +270,20 @@ def body_of(message: Message) -> bytes:
     return _body(message)
 
 
+def uuid_of(value: Value) -> UUID | None:
+    """An id that is a uuid, whichever of three types a client writes it with; None for what is none."""
+    if isinstance(value, Uuid):
+        return UUID(bytes=value.octets)
+    if isinstance(value, bytes) and len(value) == 16:  # noqa: PLR2004 - those of a uuid
+        return UUID(bytes=value)
+    if isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError:
+            return None
+    return None
+
+
 def integer_of(value: Value) -> int | None:
     """A number that clients write in various widths, or as digits; None for what is none."""
     if isinstance(value, Integer) and not isinstance(value, Timestamp | Char):
@@ -280,4 +291,3 @@ def integer_of(value: Value) -> int | None:
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 18:  # noqa: PLR2004 - what fits into 64 bits
         return int(value)
     return None
-

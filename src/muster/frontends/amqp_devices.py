@@ -17,7 +17,6 @@ from muster.frontends.amqp_twin import TwinLinks, TwinRequestsHead, TwinResponse
 from muster.frontends.mqtt_conversation import DeviceServices
 from muster.hub.events import EventLog
 from muster.hub.hubs import Hub, Hubs, UnknownHubError
-from muster.observe import Operation
 from muster.wire.amqp_performatives import RECEIVER, lookup
 from muster.wire.amqp_sessions import Link
 
@@ -48,11 +47,8 @@ class AmqpDevices:
         device_id, module_id = address.segments[1], address.segments[3] if module else ""
         if not _exists(rest, receives=link.role == RECEIVER, module=module):
             raise AddressNotFoundError(f"The link address {address.text!r} did not match any of the expected formats.")
-        operation = Operation("attach", f"{device_id}/{module_id}" if module else device_id)
         device = await self._join(context, link, self._hub(address), device_id, module_id)
-        head = self._head(device, link, rest)
-        operation.finished("accepted")
-        return LinkOpening(head)
+        return LinkOpening(self._head(device, link, rest))
 
     def _hub(self, address: Address) -> Hub:
         """Raises DeviceNotFoundError."""
@@ -61,9 +57,7 @@ class AmqpDevices:
         except UnknownHubError:
             raise DeviceNotFoundError(f"No hub is served as {address.host!r}.") from None
 
-    async def _join(
-        self, context: LinkContext, link: Link, hub: Hub, device_id: str, module_id: str
-    ) -> DeviceLinks:
+    async def _join(self, context: LinkContext, link: Link, hub: Hub, device_id: str, module_id: str) -> DeviceLinks:
         """What the connection has of the identity, with this link. Openers work one at a time."""
         principal = await context.claims.device(hub, device_id, module_id)
         model_id = lookup(link.asked.properties, "com.microsoft:model-id")

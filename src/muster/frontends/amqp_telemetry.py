@@ -1,8 +1,8 @@
 """Telemetry over AMQP: what a device sends on one link, accepted after the commit.
 
 The path of a message is batched from end to end, as over MQTT: one look at what comes before its body, one append for
-all that a read brought, one disposition for each run of deliveries; no task and no future for a single message. Sources:
-hub-device.md 4, 9.5, 9.6. Not here: properties (``amqp_device_messages.py``).
+all that a read brought, one disposition for each run of deliveries; no task and no future for a single message.
+Sources: hub-device.md 4, 9.5, 9.6. Not here: properties (``amqp_device_messages.py``).
 """
 
 from functools import partial
@@ -45,7 +45,8 @@ class TelemetryHead(DeviceHead):
         # What is under way to the disk.
         self._pending = 0
         self._pending_bytes = 0
-        self._held_back = False
+        # Those of all links of the connection that have too much on its way: while there is one nothing is read.
+        self._holding: set[TelemetryHead] = device.context.shared.setdefault(TelemetryHead, set())
 
     def opened(self) -> None:
         self.context.core.grant(self.link, WINDOW)
@@ -109,9 +110,8 @@ class TelemetryHead(DeviceHead):
         elif delivery_ids:
             refusal = UnavailableError(f"The messages could not be stored: {error}.")
             self.context.core.settle(self.link, delivery_ids, Rejected(self.error(refusal)))
-        if self._held_back and self._pending_bytes < _MAXIMUM_PENDING_BYTES:
-            self._held_back = False
-            self.context.resume_reading()
+        if self._pending_bytes < _MAXIMUM_PENDING_BYTES:
+            self._let_go()
         self._replenish()
         self.context.flush_soon()
 
@@ -122,12 +122,16 @@ class TelemetryHead(DeviceHead):
             self.context.core.grant(self.link, self.link.credit + room)
 
     def _hold_back(self) -> None:
-        if not self._held_back:
-            self._held_back = True
-            self.context.pause_reading()
+        """Until some of it is on disk."""
+        self._holding.add(self)
+        self.context.pause_reading()
+
+    def _let_go(self) -> None:
+        if self in self._holding:
+            self._holding.discard(self)
+            if not self._holding:
+                self.context.resume_reading()
 
     def closed(self) -> None:
-        if self._held_back:
-            self._held_back = False
-            self.context.resume_reading()
+        self._let_go()
         super().closed()
