@@ -35,6 +35,7 @@ _MAXIMUM_LEANINGS = 2000
 """From here on, what was judged and is not watched is forgotten."""
 
 _MODULE_WORDS = ("devices", "modules")
+_SERVICE_PATH = ("messages",)
 
 Path = tuple[str, ...]
 OnEnd = Callable[[ServiceError], None]
@@ -105,6 +106,7 @@ class Claims:
         self._registrations: dict[str, str] = {}
         self._leanings: dict[object, _Leaning] = {}
         self._deadline: int | None = None
+        self._over = False
 
     # Proofs
 
@@ -229,7 +231,9 @@ class Claims:
         report is stored.
         """
         claim = ServiceClaim(hub.name, tuple(rights))
-        held = max(self._granting(hub, claim.rights), key=_end, default=None) or self._newest()
+        held = max(self._granting(hub, claim.rights), key=_end, default=None)
+        if held is None and (held := self._newest()) is not None and _is_of_a_device(held) and not path:
+            path = _SERVICE_PATH  # any that is no device's: the report says that the token is for something else
         await self._require(hub, _text(held), path, claim.rights, held.token.key_name if held else "")
         return claim
 
@@ -280,8 +284,7 @@ class Claims:
     def _granting(self, hub: Hub, rights: Sequence[Right]) -> Iterator[_Held]:
         for held in self._policies.values():
             policy = hub.policies.get(held.token.key_name)
-            # A token for one device says nothing about the rest of the hub.
-            if policy is not None and held.path[:1] != ("devices",) and any(map(policy.grants, rights)):
+            if policy is not None and not _is_of_a_device(held) and any(map(policy.grants, rights)):
                 yield held
 
     def _newest(self) -> _Held | None:
@@ -292,8 +295,10 @@ class Claims:
     def watch(self, what: Principal | ServiceClaim, on_end: OnEnd) -> Callable[[], None]:
         """Call ``on_end`` once, when what a link leans on is over, with the error to detach it with.
 
-        What is returned ends the watch.
+        What is returned ends the watch; a head calls it when it is closed.
         """
+        if self._over:
+            return _nothing
         key = _key(what)
         leaning = self._leaning_of(*key) if isinstance(what, Principal) else self._leanings.get(key)
         if leaning is None:
@@ -312,7 +317,10 @@ class Claims:
         return close
 
     def judge_again(self, principal: Principal) -> None:
-        """Something became of the identity: end what leans on it, unless it would be let in as it was."""
+        """Something became of the identity: end what leans on it, unless it would be let in as it was.
+
+        A change in the registry is noticed here; the holder of a ``Session`` passes on what else it is told.
+        """
         leaning = self._leanings.get(_key(principal))
         if leaning is not None and leaning.watchers:
             leaning.judged_at = leaning.changes
@@ -336,7 +344,8 @@ class Claims:
             self._end_what_lapsed(now)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """The connection is gone; what is still being judged is followed no more."""
+        self._over = True
         for key, leaning in list(self._leanings.items()):
             leaning.watchers.clear()
             leaning.judging = 0
@@ -381,7 +390,10 @@ class Claims:
         if len(self._leanings) >= _MAXIMUM_LEANINGS:
             for other, unused in list(self._leanings.items()):
                 self._drop_unused(unused, other)
-        leaning = self._leanings[key] = _Leaning()
+        leaning = _Leaning()
+        if self._over:
+            return leaning
+        self._leanings[key] = leaning
 
         def changed() -> None:
             leaning.changes += 1
@@ -399,10 +411,19 @@ class Claims:
             leaning.unfollow()
 
 
+def _nothing() -> None:
+    pass
+
+
 def _key(what: Principal | ServiceClaim) -> Any:
     if isinstance(what, ServiceClaim):
         return what
     return what.hub.name, what.identity.device_id, what.identity.module_id
+
+
+def _is_of_a_device(held: _Held) -> bool:
+    """Is it for one device, which says nothing about the rest of the hub?"""
+    return held.path[:1] == _MODULE_WORDS[:1]
 
 
 def _end(held: _Held) -> int:
