@@ -1,4 +1,4 @@
-"""AMQP clients as fast as Python has them, for benchmarks: the frames that go by the thousand are made and read by hand.
+"""AMQP clients as fast as Python has them, for benchmarks: what goes by the thousand is made and read by hand.
 
     python -m tests.bench.amqp_load drain|publish|lag --host H --ca FILE ...
 
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import select
 import socket
 import ssl
 import sys
@@ -24,7 +25,7 @@ from muster.domain.event_hub import event_hub_name
 from muster.domain.sas import create_token
 from muster.wire.amqp_client import WINDOW, AmqpClient
 from muster.wire.amqp_client_cbs import Cbs
-from muster.wire.amqp_client_links import Answered, ClientEvent, ClientLink, Credited, Judged, Unlinked
+from muster.wire.amqp_client_links import Answered, ClientEvent, ClientLink, Judged, Unlinked
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import (
     SHORT_TAG,
@@ -56,6 +57,8 @@ CREDIT = 5000
 POLICY = "iothubowner"
 
 _READ = 1_048_576
+_MORSEL = 10
+"""Events that a lagging reader takes at a time."""
 _HEAD = Struct(">I")
 _LONG = Struct(">q")
 _TRANSFER = 0x14
@@ -174,27 +177,14 @@ def drain(options: argparse.Namespace) -> dict[str, Any]:
 def lag(options: argparse.Namespace) -> dict[str, Any]:
     """Keep readers that take ``--rate`` events a second each, of a log with far more, until standard input ends."""
     readers = [Reader(*open_reader(options, f"lag-{number}")) for number in range(options.count)]
-    for reader in readers:
-        reader._stream.settimeout(60)
     print("ready", flush=True)
-    pause = threading_pause(options.rate)
-    while not pause():
+    while not select.select([sys.stdin], [], [], _MORSEL / options.rate)[0]:
         for reader in readers:
-            wanted = reader.count + 10
-            reader.grant(10)
+            wanted = reader.count + _MORSEL
+            reader.grant(_MORSEL)
             while reader.count < wanted:
                 reader.read()
     return {"events": sum(reader.count for reader in readers), "errors": {"total": 0}}
-
-
-def threading_pause(rate: float) -> Any:
-    """A function that waits for the next ten events' turn; true when standard input has ended."""
-    import select
-
-    def pause() -> bool:
-        return bool(select.select([sys.stdin], [], [], 10 / rate)[0])
-
-    return pause
 
 
 # Devices
@@ -235,8 +225,6 @@ class Device(asyncio.Protocol):
                 self.acknowledged += 1
             elif isinstance(event, (Unlinked, Closed, Violation)):
                 self.fault = event
-            elif isinstance(event, Credited):
-                pass
         self._fill(now)
 
     def _fill(self, now: float) -> None:
@@ -311,7 +299,7 @@ def main() -> None:
     parser.add_argument("--ca", type=Path, required=True)
     parser.add_argument("--server-pid", type=int, required=True)
     parser.add_argument("--count", type=int, required=True, help="of events, devices or readers")
-    parser.add_argument("--hub", default="muster", help="whose events to read")
+    parser.add_argument("--hub", default="", help="whose events to read")
     parser.add_argument("--group", default="$Default")
     parser.add_argument("--partition", type=int, default=0)
     parser.add_argument("--rate", type=float, default=100.0, help="events a second that each lagging reader takes")

@@ -155,7 +155,7 @@ def make_devices(directory: Path, count: int) -> list[str]:
 
 
 def enroll(server: MusterServer, certificates: Path, names: Sequence[str]) -> None:
-    with ServiceClient(ADDRESS, server.ca_file.read_text(), DEVELOPMENT_KEY) as client:
+    with ServiceClient(server.address, server.ca_file.read_text(), DEVELOPMENT_KEY) as client:
         for name in names:
             client.enroll(name, (certificates / f"{name}.crt").read_text())
 
