@@ -27,13 +27,7 @@ from muster.wire.amqp_client import WINDOW, AmqpClient
 from muster.wire.amqp_client_cbs import Cbs
 from muster.wire.amqp_client_links import Answered, ClientEvent, ClientLink, Judged, Unlinked
 from muster.wire.amqp_composites import encode_message
-from muster.wire.amqp_frames import (
-    SHORT_TAG,
-    SHORT_TRANSFER,
-    SHORT_TRANSFER_UNSETTLED,
-    encode_frame,
-    short_transfer_middle,
-)
+from muster.wire.amqp_frames import encode_frame
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import (
     RECEIVER,
@@ -63,6 +57,11 @@ _HEAD = Struct(">I")
 _LONG = Struct(">q")
 _TRANSFER = 0x14
 _PERFORMATIVE = 10  # where a frame says what it is: after its head of 8 bytes and the constructor of a small ulong
+# A transfer as rhea writes it, on handle 0: size, head, list of 11 fields, handle, delivery id, tag, and the rest.
+_DEVICE_TRANSFER = Struct(">I12sI2sI8s")
+_DEVICE_HEAD = bytes.fromhex("02 00 0000 00 53 14 c0 15 0b 43 70")
+_DEVICE_TAG = bytes.fromhex("a0 04")
+_DEVICE_END = bytes.fromhex("43 42 42 40 40 42 42 42")
 _SEQUENCE_KEY = b"\xa3\x15x-opt-sequence-number\x81"
 
 
@@ -203,7 +202,6 @@ class Device(asyncio.Protocol):
         self.ended = asyncio.Event()
         self._core = AmqpClient(name, host)
         self._link = self._core.attach_sender("telemetry", Target(f"/devices/{name}/messages/events"))
-        self._middle = short_transfer_middle(0, self._link.handle)
         self._numbers = itertools.count()
         self._since: dict[int, float] = {}
         body = f'{{"device":"{name}","pad":"'.encode()
@@ -230,10 +228,10 @@ class Device(asyncio.Protocol):
     def _fill(self, now: float) -> None:
         link = self._link
         output = [self._core.take_output()]
-        size = SHORT_TRANSFER.size + len(self._message)
+        size = _DEVICE_TRANSFER.size + len(self._message)
         while link.credit > 0 and len(self._since) < self.window and not self.stopping:
             number = next(self._numbers)
-            head = SHORT_TRANSFER.pack(size, self._middle, number, SHORT_TAG, number, SHORT_TRANSFER_UNSETTLED)
+            head = _DEVICE_TRANSFER.pack(size, _DEVICE_HEAD, number, _DEVICE_TAG, number, _DEVICE_END)
             output += [head, self._message]
             link.credit -= 1
             link.delivery_count += 1
