@@ -21,6 +21,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
+                                    LinkCreationConflictError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -372,6 +373,14 @@ class DeviceConnectionClosedError(NotFoundError):
     code = 404104
     name = "DeviceConnectionClosedRemotely"
     message = "The device disconnected before it answered."
+
+
+class LinkCreationConflictError(ConflictError):
+    """A newer connection or link of the same identity took over (hub-device.md 3.4, 9.7)."""
+
+    code = 409002
+    name = "LinkCreationConflict"
+    message = "Another AMQP client has opened a link of this device."
 
 
 class PreconditionFailedError(ServiceError):

@@ -139,6 +139,7 @@ class AmqpProtocol(asyncio.Protocol):
             _CONTAINER,
             mechanisms=mechanisms,
             channel_max=_SESSIONS - 1,
+            handle_max=_MAXIMUM_LINKS - 1,
         )
         self._arm_timer()
 

@@ -113,6 +113,14 @@ class LinkContext(Protocol):
         """Whether the peer takes what is sent; if not, the link's ``resumed`` is called when it does again."""
         ...
 
+    def pause_reading(self) -> None:
+        """Read nothing more from the peer, until ``resume_reading``."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        ...
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task that ends with the connection."""
         ...

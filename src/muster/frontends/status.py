@@ -52,6 +52,7 @@ _AMQP_BY_CODE = {
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
+    409002: "com.microsoft:link-creation-conflict",
     412002: "com.microsoft:message-lock-lost",
 }
 

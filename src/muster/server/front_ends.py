@@ -22,6 +22,7 @@ from muster.dps.services import PROVISIONING_CHANGED
 from muster.faults import FaultyEventLog, FaultyMqtt
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
+from muster.frontends.amqp_devices import AmqpDevices
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -161,9 +162,7 @@ class Server:
             services.hubs,
             services.authentication,
             services.events,
-            DeviceServices(
-                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
-            ),
+            self._device_services(),
             services.registrations,
             self._clock,
         )
@@ -175,7 +174,14 @@ class Server:
     def _amqp(self) -> AmqpFrontEnd:
         services = self._services
         claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
-        return AmqpFrontEnd(claims, services.reports)
+        devices = AmqpDevices(services.hubs, services.events, self._device_services())
+        return AmqpFrontEnd(claims, services.reports, (devices.open,))
+
+    def _device_services(self) -> DeviceServices:
+        services = self._services
+        return DeviceServices(
+            services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
+        )
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services
