@@ -12,7 +12,9 @@ from tests.support.fix_services import KEY, Services
 
 from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody
 from muster.domain.timestamp import SECOND
-from muster.faults import Fault, FaultyEventLog, FaultyMqtt, read_fault
+from muster.faults.https import FaultyEventLog
+from muster.faults.mqtt import FaultyMqtt
+from muster.faults.requests import Fault, read_fault
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.rest.app import create_app

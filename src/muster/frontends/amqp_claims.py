@@ -84,7 +84,8 @@ class _Leaning:
 class Claims:
     """Of one connection. ``moved`` is called when ``deadline`` comes nearer, ``spawn`` runs what takes a while.
 
-    ``host`` is what the client calls the server; the connection sets it as soon as it knows.
+    ``host`` is what the client calls the server; the connection sets it as soon as it knows. ``proved``: anything at
+    all was proved on the connection so far.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Claims:
     ) -> None:
         self.certificates = certificates
         self.host = ""
+        self.proved = False
         self._services = services
         self._describe = describe
         self._spawn = spawn
@@ -188,6 +190,7 @@ class Claims:
             self._policies[path, token.key_name] = held
         else:
             self._devices[path] = held
+        self.proved = True
 
     def _require_room(self) -> None:
         if len(self._devices) + len(self._policies) + len(self._registrations) < MAXIMUM_TOKENS:
@@ -222,6 +225,7 @@ class Claims:
         leaning.judging -= 1
         leaning.what = principal
         leaning.judged_at = before
+        self.proved = True
         return principal
 
     async def service(self, hub: Hub, rights: Sequence[Right], path: Sequence[str] = ()) -> ServiceClaim:

@@ -19,7 +19,8 @@ from muster.config import (
 )
 from muster.data_directory import DataDirectory
 from muster.dps.services import PROVISIONING_CHANGED
-from muster.faults import FaultyEventLog, FaultyMqtt
+from muster.faults.https import FaultyEventLog
+from muster.faults.mqtt import FaultyMqtt
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.amqp_devices import AmqpDevices
