@@ -11,7 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError PartitionUnknownError
+                                    FaultInjectionError ForcedByFaultError PartitionUnknownError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -161,6 +161,14 @@ class PartitionUnknownError(BadRequestError):
     code = 400212
     name = "PartitionUnknown"
     message = "The specified partition is invalid for an EventHub partition."
+
+
+class ForcedByFaultError(BadRequestError):
+    """The end of what a device asked to be ended (hub-device.md 13)."""
+
+    code = 400029
+    name = "ConnectionForcefullyClosedOnFaultInjection"
+    message = "The connection is closed: a fault is being injected."
 
 
 class FaultInjectionError(BadRequestError):
