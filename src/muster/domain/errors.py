@@ -15,10 +15,10 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
-                                    TooManyMethodsError
+                                    TooManyMethodsError TooManyTokensError TooManyLinksError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError ModuleMissingError
-                                    DeviceNotOnlineError DeviceConnectionClosedError
+                                    DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
       PreconditionFailedError 412   MessageLockLostError
@@ -256,6 +256,22 @@ class TooManyMethodsError(ForbiddenError):
     message = "Too many direct methods wait for the answer of this device."
 
 
+class TooManyTokensError(ForbiddenError):
+    """More tokens were put on one AMQP connection than the hub keeps (hub-device.md 9.2)."""
+
+    code = 403005
+    name = "IotHubMaxCbsTokenExceeded"
+    message = "Too many tokens were put on this connection."
+
+
+class TooManyLinksError(ForbiddenError):
+    """More links were attached on one AMQP connection than the hub serves; the number is ours."""
+
+    code = 403013
+    name = "AmqpLinkLimitExceeded"
+    message = "Too many links are attached on this connection."
+
+
 class DeviceDisabledError(ForbiddenError):
     code = 403012
     name = "DeviceDisabled"
@@ -272,6 +288,14 @@ class DeviceNotFoundError(NotFoundError):
     code = 404001
     name = "DeviceNotFound"
     message = "Device not found."
+
+
+class AddressNotFoundError(NotFoundError):
+    """A link to what is no address of a hub or a provisioning service (hub-device.md 9.9, 17)."""
+
+    code = 404006
+    name = "AmqpAddressNotFound"
+    message = "The link address did not match any of the expected formats."
 
 
 class ModuleMissingError(NotFoundError):

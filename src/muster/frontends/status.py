@@ -10,7 +10,7 @@ import msgspec
 from muster.domain.errors import DeviceNotOnlineError, ServiceError, UnauthorizedAccessError, UnauthorizedError
 from muster.domain.timestamp import iso_utc, us_style
 from muster.wire.amqp_performatives import Error, Fields
-from muster.wire.amqp_types import Symbol
+from muster.wire.amqp_types import Symbol, Value
 
 ACCEPTED = 0
 IDENTIFIER_REJECTED = 2
@@ -51,6 +51,8 @@ _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
+    403005: "amqp:resource-limit-exceeded",
+    403013: "amqp:resource-limit-exceeded",
     412002: "com.microsoft:message-lock-lost",
 }
 
@@ -83,6 +85,15 @@ def amqp_outcome_error(error: ServiceError, tracking_id: str, now: int) -> Error
     """
     info: Fields = {Symbol("com.microsoft:tracking-id"): _hub_tracking_id(tracking_id, now)}
     return Error(amqp_condition(error), error.message, info)
+
+
+def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The error of a detach, a close or a rejected message: JSON as its description (hub-device.md 9.9, dps.md 3.5)."""
+    info: dict[Value, Value] = {
+        Symbol("com.microsoft:is-filtered"): True,
+        Symbol("com.microsoft:tracking-id"): tracking_id,
+    }
+    return Error(amqp_condition(error), provisioning_body(error, tracking_id, now).decode(), info)
 
 
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

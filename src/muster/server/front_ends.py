@@ -20,7 +20,8 @@ from muster.config import (
 from muster.data_directory import DataDirectory
 from muster.dps.services import PROVISIONING_CHANGED
 from muster.faults import FaultyEventLog, FaultyMqtt
-from muster.frontends.amqp import AmqpRefusal
+from muster.frontends.amqp import AmqpFrontEnd
+from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -149,9 +150,10 @@ class Server:
             *self._management(),
         )
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
-        websockets = WebSocketServices(mqtt=mqtt, amqp=AmqpRefusal)
+        amqp = self._amqp().protocol
+        websockets = WebSocketServices(mqtt=mqtt, amqp=amqp)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
-        return Protocols(http=self._https, mqtt=mqtt, amqp=AmqpRefusal)
+        return Protocols(http=self._https, mqtt=mqtt, amqp=amqp)
 
     def _mqtt(self) -> Callable[[Peer], MqttProtocol]:
         services = self._services
@@ -169,6 +171,11 @@ class Server:
             return front_end.protocol
         _log.warning("fault injection is on: devices may ask for their connection to be broken")
         return FaultyMqtt(front_end, self._clock).protocol
+
+    def _amqp(self) -> AmqpFrontEnd:
+        services = self._services
+        claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
+        return AmqpFrontEnd(claims, services.reports)
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services

@@ -287,7 +287,7 @@ class AmqpConnection(Opening):
 
     def attach(self, link: Link, *, max_message_size: int = 1_048_576, properties: Fields | None = None) -> None:
         """Takes the link, with what the peer asked for. 0 as `max_message_size` means any size."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.answered:
             raise RuntimeError(f"{link} is attached")
@@ -296,7 +296,7 @@ class AmqpConnection(Opening):
 
     def refuse(self, link: Link, error: Error) -> None:
         """Attaches and detaches it: pyamqp needs a whole attach to see the error (hub-service.md 8.9)."""
-        if not self._gone(link):
+        if not self.is_gone(link):
             self.attach(link)
             self.detach(link, error)
 
@@ -319,7 +319,7 @@ class AmqpConnection(Opening):
 
     def grant(self, link: Link, credit: int) -> None:
         """Lets the peer send this many deliveries from now on."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.role != RECEIVER or not link.answered:
             raise RuntimeError(f"{link} receives nothing")
@@ -328,7 +328,7 @@ class AmqpConnection(Opening):
 
     def settle(self, link: Link, delivery_ids: Iterable[int], state: State | None, *, role: bool = RECEIVER) -> None:
         """Settles deliveries, those that came or with `role` SENDER those that went: one frame for each run of ids."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         unsettled = link.session.unsettled_in if role == RECEIVER else link.session.unsettled_out
         runs: list[tuple[int, int]] = []
@@ -349,7 +349,7 @@ class AmqpConnection(Opening):
 
         Raises RuntimeError without credit, ValueError for a tag of more than 32 bytes.
         """
-        if self._gone(link):
+        if self.is_gone(link):
             return -1
         if link.role != SENDER or not link.answered or link.credit <= 0:
             raise RuntimeError(f"{link} has no credit")
@@ -375,7 +375,7 @@ class AmqpConnection(Opening):
 
     def drained(self, link: Link) -> None:
         """There is nothing more to send: uses up the credit (section 2.6.7), behind what waits for the window."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.session.pending:
             link.session.draining.append(link)
@@ -387,7 +387,7 @@ class AmqpConnection(Opening):
 
     def detach(self, link: Link, error: Error | None = None) -> None:
         """Ends the link from this side, and for good."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if not link.answered:
             self._echo(link, 0, None)
@@ -405,7 +405,8 @@ class AmqpConnection(Opening):
         """Does the receiver settle second, so that its disposition wants an answer (hub-device.md 9.5)?"""
         return link.asked.rcv_settle_mode == SECOND
 
-    def _gone(self, link: Link) -> bool:
+    def is_gone(self, link: Link) -> bool:
+        """Is it over, so that actions on it do nothing?"""
         return self._state != OPENED or link.detached or link.session.ended
 
     # Bytes out
