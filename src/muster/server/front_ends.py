@@ -22,6 +22,8 @@ from muster.dps.services import PROVISIONING_CHANGED
 from muster.faults import FaultyEventLog, FaultyMqtt
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
+from muster.frontends.amqp_feedback import FeedbackOpener
+from muster.frontends.amqp_service import DeviceboundOpener
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -175,7 +177,11 @@ class Server:
     def _amqp(self) -> AmqpFrontEnd:
         services = self._services
         claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
-        return AmqpFrontEnd(claims, services.reports)
+        openers = (
+            DeviceboundOpener(services.hubs, services.c2d).open,
+            FeedbackOpener(services.hubs, services.feedback).open,
+        )
+        return AmqpFrontEnd(claims, services.reports, openers)
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services
