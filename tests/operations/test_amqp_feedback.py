@@ -12,7 +12,7 @@ from tests.support.fix_services import Services
 from muster.domain.c2d_message import FEEDBACK_INTERVAL, C2dDelivery, C2dMessage, C2dProperties
 from muster.domain.device import IdentityBody
 from muster.domain.timestamp import HOUR, MINUTE
-from muster.frontends.amqp_feedback import FeedbackOpener
+from muster.frontends.amqp_feedback import FeedbackLinks
 from muster.frontends.amqp_links import Opener
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import (
@@ -41,7 +41,7 @@ LOCK = MINUTE
 class Hub:
     """A hub with one device, whose messages leave feedback."""
 
-    def __init__(self, services: Services, opener: FeedbackOpener) -> None:
+    def __init__(self, services: Services, opener: FeedbackLinks) -> None:
         self.services = services
         self.opener = opener
         self.clock = services.clock
@@ -65,7 +65,7 @@ class Hub:
 @pytest.fixture
 async def hub(services: Services) -> Hub:
     await services.devices.put("hub", "d", IdentityBody(device_id="d"), None)
-    return Hub(services, FeedbackOpener(services.hubs, services.feedback))
+    return Hub(services, FeedbackLinks(services.hubs, services.feedback))
 
 
 @pytest.fixture

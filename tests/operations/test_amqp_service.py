@@ -11,7 +11,7 @@ from muster.domain.c2d_message import MAXIMUM_QUEUE_DEPTH, C2dDelivery
 from muster.domain.device import IdentityBody
 from muster.domain.module import ModuleBody
 from muster.frontends.amqp_links import Opener
-from muster.frontends.amqp_service import CREDIT, DeviceboundOpener
+from muster.frontends.amqp_service import CREDIT, DeviceboundLinks
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import Frame
 from muster.wire.amqp_messages import AmqpValue, Data, Message, Properties
@@ -37,7 +37,7 @@ async def openers(services: Services) -> Sequence[Opener]:
     for device_id in ("d", "e", "a#b", "50%25"):
         await services.devices.put("hub", device_id, IdentityBody(device_id=device_id), None)
     await services.modules.put("hub", "d", "m$", ModuleBody(device_id="d", module_id="m$"), None)
-    return (DeviceboundOpener(services.hubs, services.c2d).open,)
+    return (DeviceboundLinks(services.hubs, services.c2d).open,)
 
 
 def message(to: str | None = "/devices/d/messages/devicebound", body: bytes = b"hello", **properties: Any) -> Message:

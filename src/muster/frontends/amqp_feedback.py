@@ -49,7 +49,7 @@ _FILE_NOTIFICATIONS = ("messages", "servicebound", "filenotifications")
 
 
 @dataclass(frozen=True, slots=True)
-class FeedbackOpener:
+class FeedbackLinks:
     """Takes the links of receivers. ``work`` outlives connections: it gives back what they held."""
 
     hubs: Hubs

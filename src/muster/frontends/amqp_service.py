@@ -51,7 +51,7 @@ def hub_of(hubs: Hubs, context: LinkContext) -> Hub:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceboundOpener:
+class DeviceboundLinks:
     """Takes the links of senders. ``work`` outlives connections: what came before a goodbye is queued."""
 
     hubs: Hubs

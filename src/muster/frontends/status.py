@@ -49,10 +49,13 @@ _ROWS = {
 # An invalid operation has a condition of its own under 400, quota and queue depth under 403, a lost lock under 412.
 _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
+    400029: "amqp:connection:forced",
+    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
+    409002: "com.microsoft:link-creation-conflict",
     412002: "com.microsoft:message-lock-lost",
 }
 
