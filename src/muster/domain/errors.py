@@ -11,7 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError
+                                    FaultInjectionError ForcedByFaultError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -153,6 +153,14 @@ class CertificateIssuanceFailedError(BadRequestError):
     def __init__(self, message: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class ForcedByFaultError(BadRequestError):
+    """The end of what a device asked to be ended (hub-device.md 13)."""
+
+    code = 400029
+    name = "ConnectionForcefullyClosedOnFaultInjection"
+    message = "The connection is closed: a fault is being injected."
 
 
 class FaultInjectionError(BadRequestError):

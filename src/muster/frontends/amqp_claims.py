@@ -18,7 +18,15 @@ from urllib.parse import unquote
 from muster.domain.access_policy import Right
 from muster.domain.credential import Credential
 from muster.domain.errors import ServiceError, TokenExpiredError, TooManyTokensError, UnauthorizedAccessError
-from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, covers, create_token, parse_token
+from muster.domain.sas import (
+    CLOCK_SKEW,
+    MalformedTokenError,
+    SasToken,
+    covers,
+    create_token,
+    parse_token,
+    signature_matches,
+)
 from muster.domain.timestamp import DAY, SECOND
 from muster.frontends.amqp_sasl import DeviceUser, PolicyUser, RegistrationUser, User
 from muster.hub.access import ServiceAccess
@@ -35,6 +43,7 @@ _MAXIMUM_LEANINGS = 2000
 """From here on, what was judged and is not watched is forgotten."""
 
 _MODULE_WORDS = ("devices", "modules")
+_SERVICE_PATH = ("messages",)
 
 Path = tuple[str, ...]
 OnEnd = Callable[[ServiceError], None]
@@ -83,7 +92,8 @@ class _Leaning:
 class Claims:
     """Of one connection. ``moved`` is called when ``deadline`` comes nearer, ``spawn`` runs what takes a while.
 
-    ``host`` is what the client calls the server; the connection sets it as soon as it knows.
+    ``host`` is what the client calls the server; the connection sets it as soon as it knows. ``proved``: anything at
+    all was proved on the connection so far.
     """
 
     def __init__(
@@ -96,6 +106,7 @@ class Claims:
     ) -> None:
         self.certificates = certificates
         self.host = ""
+        self.proved = False
         self._services = services
         self._describe = describe
         self._spawn = spawn
@@ -105,6 +116,8 @@ class Claims:
         self._registrations: dict[str, str] = {}
         self._leanings: dict[object, _Leaning] = {}
         self._deadline: int | None = None
+        self._unfollow_hubs: Callable[[], None] | None = None
+        self._over = False
 
     # Proofs
 
@@ -186,6 +199,7 @@ class Claims:
             self._policies[path, token.key_name] = held
         else:
             self._devices[path] = held
+        self.proved = True
 
     def _require_room(self) -> None:
         if len(self._devices) + len(self._policies) + len(self._registrations) < MAXIMUM_TOKENS:
@@ -220,6 +234,7 @@ class Claims:
         leaning.judging -= 1
         leaning.what = principal
         leaning.judged_at = before
+        self.proved = True
         return principal
 
     async def service(self, hub: Hub, rights: Sequence[Right], path: Sequence[str] = ()) -> ServiceClaim:
@@ -229,8 +244,12 @@ class Claims:
         report is stored.
         """
         claim = ServiceClaim(hub.name, tuple(rights))
-        held = max(self._granting(hub, claim.rights), key=_end, default=None) or self._newest()
+        held = max(self._granting(hub, claim.rights), key=_end, default=None)
+        if held is None and (held := self._newest()) is not None and _is_of_a_device(held) and not path:
+            path = _SERVICE_PATH  # any that is no device's: the report says that the token is for something else
         await self._require(hub, _text(held), path, claim.rights, held.token.key_name if held else "")
+        if self._unfollow_hubs is None and not self._over:
+            self._unfollow_hubs = self._services.hubs.follow(self._hubs_changed)
         return claim
 
     async def _require(self, hub: Hub, text: str, path: Sequence[str], rights: Sequence[Right], subject: str) -> None:
@@ -280,8 +299,9 @@ class Claims:
     def _granting(self, hub: Hub, rights: Sequence[Right]) -> Iterator[_Held]:
         for held in self._policies.values():
             policy = hub.policies.get(held.token.key_name)
-            # A token for one device says nothing about the rest of the hub.
-            if policy is not None and held.path[:1] != ("devices",) and any(map(policy.grants, rights)):
+            if policy is None or _is_of_a_device(held) or not any(map(policy.grants, rights)):
+                continue
+            if signature_matches(held.token, policy.keys):
                 yield held
 
     def _newest(self) -> _Held | None:
@@ -292,8 +312,10 @@ class Claims:
     def watch(self, what: Principal | ServiceClaim, on_end: OnEnd) -> Callable[[], None]:
         """Call ``on_end`` once, when what a link leans on is over, with the error to detach it with.
 
-        What is returned ends the watch.
+        What is returned ends the watch; a head calls it when it is closed.
         """
+        if self._over:
+            return _nothing
         key = _key(what)
         leaning = self._leaning_of(*key) if isinstance(what, Principal) else self._leanings.get(key)
         if leaning is None:
@@ -312,7 +334,10 @@ class Claims:
         return close
 
     def judge_again(self, principal: Principal) -> None:
-        """Something became of the identity: end what leans on it, unless it would be let in as it was."""
+        """Something became of the identity: end what leans on it, unless it would be let in as it was.
+
+        A change in the registry is noticed here; the holder of a ``Session`` passes on what else it is told.
+        """
         leaning = self._leanings.get(_key(principal))
         if leaning is not None and leaning.watchers:
             leaning.judged_at = leaning.changes
@@ -336,11 +361,21 @@ class Claims:
             self._end_what_lapsed(now)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """The connection is gone; what is still being judged is followed no more."""
+        self._over = True
+        if self._unfollow_hubs is not None:
+            self._unfollow_hubs()
+            self._unfollow_hubs = None
         for key, leaning in list(self._leanings.items()):
             leaning.watchers.clear()
             leaning.judging = 0
             self._drop_unused(leaning, key)
+
+    def _hubs_changed(self) -> None:
+        """A hub may be gone, and a policy may have other keys or rights."""
+        for what in [leaning.what for leaning in self._leanings.values() if isinstance(leaning.what, ServiceClaim)]:
+            if not self._end_of(what):
+                self._finish(self._leanings[what], UnauthorizedAccessError())
 
     def _end_what_lapsed(self, now: int) -> None:
         self._deadline = None
@@ -381,7 +416,10 @@ class Claims:
         if len(self._leanings) >= _MAXIMUM_LEANINGS:
             for other, unused in list(self._leanings.items()):
                 self._drop_unused(unused, other)
-        leaning = self._leanings[key] = _Leaning()
+        leaning = _Leaning()
+        if self._over:
+            return leaning
+        self._leanings[key] = leaning
 
         def changed() -> None:
             leaning.changes += 1
@@ -399,10 +437,19 @@ class Claims:
             leaning.unfollow()
 
 
+def _nothing() -> None:
+    pass
+
+
 def _key(what: Principal | ServiceClaim) -> Any:
     if isinstance(what, ServiceClaim):
         return what
     return what.hub.name, what.identity.device_id, what.identity.module_id
+
+
+def _is_of_a_device(held: _Held) -> bool:
+    """Is it for one device, which says nothing about the rest of the hub?"""
+    return held.path[:1] == _MODULE_WORDS[:1]
 
 
 def _end(held: _Held) -> int:
