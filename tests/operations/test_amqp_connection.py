@@ -244,10 +244,13 @@ class TestEnds:
         await client.leave()
         assert [link.events for link in node.links] == [["opened", "closed"]] * 2
 
-    async def test_the_server_stops(self, amqp: AmqpClients, node: Node) -> None:
-        client, _first, _second = await two_links(amqp, node)
+    async def test_the_server_stops(self, amqp: AmqpClients, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("muster.frontends.amqp_connection._GOODBYE", 0.01)
+        client, first, second = await two_links(amqp, node)
         client.protocol.shutdown()
         client.protocol.shutdown()
+        for link in (first, second):
+            await client.is_detached(link, "amqp:link:detach-forced")
         close = await client.receive(Close)
         assert close.error is not None
         assert close.error.condition == "amqp:connection:forced"
@@ -255,6 +258,18 @@ class TestEnds:
         assert not client.transport.closing
         await client.send(Close())
         await client.is_closed()
+
+    async def test_a_link_that_comes_when_the_server_stops(
+        self, amqp: AmqpClients, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("muster.frontends.amqp_connection._GOODBYE", 3600)
+        client, first, second = await two_links(amqp, node)
+        client.protocol.shutdown()
+        for link in (first, second):
+            await client.is_detached(link, "amqp:link:detach-forced")
+        late = client.attach("/free", sender=True)
+        await client.send(late)
+        await client.is_refused(late, "amqp:link:detach-forced")
 
     async def test_the_server_stops_before_a_client_has_opened(self, amqp: AmqpClients) -> None:
         client = amqp.connect()

@@ -53,6 +53,10 @@ from muster.wire.amqp_types import Described
 _log = logging.getLogger("muster.amqp")
 
 CONNECTION_FORCED: Final = "amqp:connection:forced"
+DETACH_FORCED: Final = "amqp:link:detach-forced"
+
+CBS_ADDRESS: Final = "$cbs"
+_STOPPING_TEXT: Final = "The server is shutting down."
 
 _CONTAINER: Final = "muster"
 _SESSIONS: Final = 1024
@@ -78,6 +82,9 @@ _MAXIMUM_UNSETTLED: Final = 10_000
 _MAXIMUM_UNWRITTEN: Final = 64
 _WRITE_BUFFER: Final = 256 * 1024
 _DEFAULT_MESSAGE_SIZE: Final = 1024 * 1024
+_GOODBYE: Final = 1.0
+"""Seconds from the end of links to that of the connection when the server stops."""
+
 _PATIENCE: Final = 5.0
 """Seconds that the peer has for its close, after ours."""
 
@@ -125,6 +132,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._exchange: amqp_sasl.SaslExchange | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
+        self._goodbye: asyncio.TimerHandle | None = None
         self._buffered = 0
         self._unchecked = 0
         self._dispatching = False
@@ -163,7 +171,7 @@ class AmqpProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is asyncio's
         self._lost = True
-        for timer in (self._timer, self._closing_timer):
+        for timer in (self._timer, self._closing_timer, self._goodbye):
             if timer is not None:
                 timer.cancel()
         self._over()
@@ -178,8 +186,20 @@ class AmqpProtocol(asyncio.Protocol):
         self.flush()
 
     def shutdown(self) -> None:
-        """The server stops."""
-        self.close("the server stops", Error(CONNECTION_FORCED, "The server is shutting down."))
+        """The server stops: links first, then the connection.
+
+        One client detaches its links to ``$cbs`` when the connection is closed, and waits for ever for the answer;
+        when a link is detached it leaves by itself, and comes back.
+        """
+        if self._goodbye is not None:
+            return
+        links = [link for link in self._heads if address_of(link) != CBS_ADDRESS]
+        for link in links:
+            self.detach(link, Error(DETACH_FORCED, _STOPPING_TEXT))
+        self._goodbye = asyncio.get_running_loop().call_later(_GOODBYE if links else 0, self._stop)
+
+    def _stop(self) -> None:
+        self.close("the server stops", Error(CONNECTION_FORCED, _STOPPING_TEXT))
 
     # For heads: LinkContext
 
@@ -436,6 +456,8 @@ class AmqpProtocol(asyncio.Protocol):
         elif isinstance(link.asked.target, Described):
             _log.info("%s: %s refused: a coordinator of transactions", self.describe(), link)
             self.core.refuse(link, Error("amqp:not-implemented", "There are no transactions."))
+        elif self._goodbye is not None:
+            self.core.refuse(link, Error(DETACH_FORCED, _STOPPING_TEXT))
         elif len(self._heads) + len(self._waiting) >= limit:
             _log.info("%s: %s refused: there are %d links", self.describe(), link, len(self._heads))
             self._refuse(link, TooManyLinksError())
