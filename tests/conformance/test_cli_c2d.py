@@ -38,8 +38,18 @@ def test_reject_and_purge(muster: MusterServer) -> None:
 
 
 def test_what_goes_wrong_is_said(muster: MusterServer) -> None:
-    assert "has no device nobody. (404001" in failure(muster, "c2d", "send", "nobody", "x")
+    refusal = failure(muster, "c2d", "send", "nobody", "x")
+    assert "amqp:not-found: The hub" in refusal
+    assert "has no device nobody. (tracking id" in refusal
     assert "DeviceNotFound" in failure(muster, "c2d", "purge", "nobody")
     assert "`muster why" in failure(muster, "c2d", "receive", "nobody")
     muster.cli("device", "create", "pump-03")
     assert "--expires" in failure(muster, "c2d", "send", "pump-03", "x", "--expires", "tomorrow")
+
+
+def test_a_key_that_is_refused_is_said(muster: MusterServer) -> None:
+    key = "d3JvbmcgYnkgYWxsIG1lYW5zIG9mIG1lYW5pbmchISE="
+    string = f"HostName={muster.address};SharedAccessKeyName=service;SharedAccessKey={key}"
+    refusal = failure(muster, "c2d", "send", "pump-01", "x", "--connection-string", string)
+    assert "Unauthorized (tracking id" in refusal
+    assert "the key is that of policy service, from the connection string" in refusal

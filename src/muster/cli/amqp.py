@@ -18,7 +18,7 @@ from muster.config import AMQP_PORT
 from muster.wire.amqp_client import AmqpClient
 from muster.wire.amqp_client_cbs import Cbs, TokenAnswer
 from muster.wire.amqp_client_links import ClientEvent, ClientLink, Judged, SaslRefused, Unlinked
-from muster.wire.amqp_performatives import Accepted, Error, Rejected, Target
+from muster.wire.amqp_performatives import Accepted, Error, Rejected, Target, lookup
 from muster.wire.amqp_sessions import Closed, Violation
 
 CLOSE_SECONDS = 2.0
@@ -66,7 +66,7 @@ class AmqpSender:
         if answer.status == HTTPStatus.UNAUTHORIZED and self._client.learn_clock():
             answer = self._put_token()
         if not answer.accepted:
-            refusal = read_description(f"the token was refused with status {answer.status}", answer.description)
+            refusal = read_description("", answer.description or f"the token was refused with status {answer.status}")
             raise self._client.refused(self._access, refusal, answer.status)
 
     def _put_token(self) -> TokenAnswer:
@@ -124,5 +124,8 @@ class AmqpSender:
         """What the server said as it rejected a message or ended a link, or the connection."""
         if error is None:
             return UnreachableError(f"{self._url} ended the connection", "look at the log of the server")
-        refusal = read_description(error.condition, error.description or "")
+        tracking_id = lookup(error.info, "com.microsoft:tracking-id")
+        refusal = read_description(
+            error.condition, error.description or "no reason given", tracking_id if isinstance(tracking_id, str) else ""
+        )
         return self._client.refused(self._access, refusal, _STATUSES.get(error.condition, 0))

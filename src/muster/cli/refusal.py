@@ -37,17 +37,20 @@ def read_refusal(status: int, reason: str, document: Any) -> Refusal:
     return Refusal(f"{status} {reason}".strip())
 
 
-def read_description(condition: str, text: str) -> Refusal:
-    """What an AMQP error says: JSON as newer hub gateways write it, else plain text, perhaps with a tracking id."""
+def read_description(name: str, text: str, tracking_id: str = "") -> Refusal:
+    """What an AMQP error says: JSON as newer hub gateways write it, else plain text, perhaps with a tracking id.
+
+    ``name`` is the condition, ``tracking_id`` that of its info map.
+    """
     try:
         document = json.loads(text)
     except ValueError:
         document = None
     if isinstance(document, dict):
-        return _modern(document, condition)
+        return _modern(document, name)
     tracking = _TRACKING.search(text)
     message = text[: tracking.start()].strip() if tracking else text.strip()
-    return Refusal(message or condition, tracking_id=tracking["id"] if tracking else "")
+    return Refusal(message, name=name, tracking_id=tracking["id"] if tracking else tracking_id)
 
 
 def _modern(document: dict[str, Any], fallback: str) -> Refusal:

@@ -17,13 +17,14 @@ from muster.wire.amqp_composites import decode_message, encode_message
 from muster.wire.amqp_connection import AmqpConnection
 from muster.wire.amqp_messages import AmqpValue, Message
 from muster.wire.amqp_sessions import Attached, Credit, Delivery
-from muster.wire.amqp_types import Int
+from muster.wire.amqp_types import Int, Symbol
 from tests.unit.cli.statuses import SECRET_KEY
 
 ACCESS = Access("localhost", "service", SECRET_KEY)
 NOW = 1_900_000_000
 REFUSED = p.Error("amqp:not-found", '{"errorCode": 404001, "trackingId": "2b5a-1", "message": "There is no device d."}')
-UNAUTHORIZED = p.Error("amqp:unauthorized-access", "Unauthorized")
+INFO = {Symbol("com.microsoft:tracking-id"): "7f3a-1"}
+UNAUTHORIZED = p.Error("amqp:unauthorized-access", "Unauthorized", INFO)
 
 
 class Hub(threading.Thread):
@@ -170,9 +171,10 @@ def test_a_refused_token(client, hub):
 
 def test_a_refused_link(client, hub):
     hub.link_error = UNAUTHORIZED
-    with pytest.raises(RefusedError, match=r"^Unauthorized$") as caught:
+    with pytest.raises(RefusedError) as caught:
         send(client, hub)
-    assert caught.value.status == 401
+    assert caught.value.message == "amqp:unauthorized-access: Unauthorized (tracking id 7f3a-1)"
+    assert (caught.value.status, caught.value.tracking_id) == (401, "7f3a-1")
 
 
 def test_a_rejected_message(client, hub):

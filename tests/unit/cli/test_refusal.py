@@ -66,6 +66,6 @@ def test_the_shape_of_resource_manager():
 def test_the_description_of_an_amqp_error():
     assert read_description("amqp:not-found", json.dumps(MODERN)) == WANTED
     text = "IotHubUnauthorizedAccess: Unauthorized Tracking ID:2b5a-1"
-    assert read_description("x", text) == Refusal("IotHubUnauthorizedAccess: Unauthorized", tracking_id="2b5a-1")
-    assert read_description("amqp:internal-error", "") == Refusal("amqp:internal-error")
-    assert read_description("x", "[1]") == Refusal("[1]")
+    assert read_description("", text) == Refusal("IotHubUnauthorizedAccess: Unauthorized", tracking_id="2b5a-1")
+    assert read_description("amqp:x", "No.", "t-1") == Refusal("No.", name="amqp:x", tracking_id="t-1")
+    assert read_description("amqp:x", "[1]") == Refusal("[1]", name="amqp:x")
