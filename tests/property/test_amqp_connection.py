@@ -32,8 +32,15 @@ def answer(connection, event):
     return []
 
 
-def feed(chunks):
-    connection = AmqpConnection(0, "muster", max_frame_size=FRAME)
+class AtLength(AmqpConnection):
+    """A connection that takes no transfer the short way."""
+
+    def _take_brief(self, *_):
+        return False
+
+
+def feed(chunks, kind=AmqpConnection):
+    connection = kind(0, "muster", max_frame_size=FRAME)
     reader = FrameReader(0x100_0000)
     events, sent = [], []
     for chunk in chunks:
@@ -47,7 +54,7 @@ def feed(chunks):
     for event in events[:-1]:
         assert not isinstance(event, (Violation, Closed))
     assert not any(isinstance(item, FrameFault) for item in sent)
-    return [type(event).__name__ for event in events], sent
+    return [(type(event).__name__, getattr(event, "payload", None)) for event in events], sent
 
 
 def cut(data, positions):
@@ -97,3 +104,10 @@ def test_chunks_make_no_difference(parts, others, size):
     """Frame by frame or cut small: what is answered between two frames is the same."""
     whole = [*START, *parts, *others]
     assert feed(whole) == feed([piece for part in whole for piece in cut(part, range(size, len(part), size))])
+
+
+@given(streams, others)
+@settings(max_examples=200)
+def test_the_short_way_of_a_transfer_makes_no_difference(parts, others):
+    whole = [*START, *parts, *others]
+    assert feed(whole) == feed(whole, AtLength)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from muster.wire.amqp_composites import compose, decode_composite, decode_message, encode_message, split_data
 from muster.wire.amqp_decoder import decode
 from muster.wire.amqp_encoder import encode
+from muster.wire.amqp_frames import FrameReader, encode_accepted
 from muster.wire.amqp_messages import Data
-from muster.wire.amqp_performatives import Transfer
+from muster.wire.amqp_performatives import Accepted, Disposition, Transfer
 from muster.wire.amqp_types import DecodeError, Described, Uint, Ulong
 from tests.property.amqp_strategies import messages
 
@@ -69,6 +70,12 @@ def test_damaged_transfers(octets, payload, data):
 def test_what_most_clients_write_is_read_the_short_way():
     octets = encode(Described(Ulong(0x14), [Uint(1), Uint(7), b"abcd", Uint(0), False]))
     assert read(octets) == (Transfer(1, 7, b"abcd", 0, False), len(octets))
+
+
+@given(st.integers(0, 65_535), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.booleans())
+def test_accepted_deliveries(channel, first, last, role):
+    [frame] = FrameReader().receive(encode_accepted(channel, first, last, role=role))
+    assert (frame.channel, frame.body) == (channel, Disposition(role, first, last, settled=True, state=Accepted()))
 
 
 def check_split(octets):

@@ -123,6 +123,10 @@ _SECTIONS: Final = {
 }
 
 
+PlainTransfer = tuple[int, int, bytes, int | None, bool | None, bool, int]
+"""Handle, delivery id, tag, message format, settled, more, and where the list ends: a tenth of a record's cost."""
+
+
 class _Field:
     __slots__ = ("default", "kind", "mandatory", "name", "read", "write")
 
@@ -195,26 +199,27 @@ def _compose(row: _Row, content: Value) -> Composite:
 
 def decode_composite(data: bytes, position: int = 0) -> tuple[Composite, int]:
     """The composite at `position`, and where it ends."""
-    if data.startswith(_TRANSFER_LIST_8, position):
-        transfer = _plain_transfer(data, position + len(_TRANSFER_LIST_8))
-        if transfer is not None:
-            return transfer, position + len(_TRANSFER_LIST_8) + 1 + data[position + len(_TRANSFER_LIST_8)]
+    plain = read_plain_transfer(data, position, len(data))
+    if plain is not None:
+        handle, delivery_id, tag, message_format, settled, more, end = plain
+        return Transfer(handle, delivery_id, tag, message_format, settled, more), end
     value, position = decode(data, position)
     return compose(value), position
 
 
-def _plain_transfer(data: bytes, position: int) -> Transfer | None:
-    """A transfer as clients write most of them, in a tenth of the time; None for what has to be read as a list.
-
-    `position` is that of the list's size.
-    """
-    end = position + 1 + data[position] if position + 6 < len(data) else 0
-    if end > len(data) or end < position + 6:
+def read_plain_transfer(data: bytes, position: int, limit: int) -> PlainTransfer | None:  # noqa: C901 - calls cost more than branches
+    """A transfer as clients write most of them, in a tenth of the time; None for what has to be read as a list."""
+    if not data.startswith(_TRANSFER_LIST_8, position) or position + 10 >= limit:
         return None
-    count, at = data[position + 1], position + 2
-    if data[at] == 0x43:
+    at = position + 6
+    end = position + 5 + data[position + 4]
+    if end > limit or end < at + 4:
+        return None
+    count = data[position + 5]
+    code = data[at]
+    if code == 0x43:
         handle, at = 0, at + 1
-    elif data[at] == 0x52:
+    elif code == 0x52:
         handle, at = data[at + 1], at + 2
     else:
         return None
@@ -236,8 +241,7 @@ def _plain_transfer(data: bytes, position: int) -> Transfer | None:
     rest = _TRANSFER_ENDS.get(data[at:end])
     if rest is None or rest[0] != count:
         return None
-    _, message_format, settled, more = rest
-    return Transfer(handle, delivery_id, data[start:at], message_format, settled, more)
+    return handle, delivery_id, data[start:at], rest[1], rest[2], rest[3], end
 
 
 def _transfer_ends() -> dict[bytes, tuple[int, int | None, bool | None, bool]]:

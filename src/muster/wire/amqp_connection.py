@@ -34,7 +34,9 @@ from muster.wire.amqp_frames import (
     SHORT_TRANSFER,
     SHORT_TRANSFER_SETTLED,
     SHORT_TRANSFER_UNSETTLED,
+    BriefTransfer,
     Frame,
+    encode_accepted,
     encode_frame,
     short_transfer_middle,
 )
@@ -54,6 +56,7 @@ from muster.wire.amqp_performatives import (
     RECEIVER,
     SECOND,
     SENDER,
+    Accepted,
     Attach,
     Begin,
     Composite,
@@ -198,6 +201,34 @@ class AmqpConnection(Opening):
                 del unsettled[delivery_id]
 
     # Deliveries from the peer
+
+    def _take_brief(self, transfer: BriefTransfer, events: list[Event]) -> bool:
+        """Does what `_on_transfer` does, for a delivery of one frame that is in order; for others it does nothing."""
+        channel, (handle, delivery_id, tag, message_format, settled, more, _), payload = transfer
+        session = self._sessions.get(channel)
+        link = session.links.get(handle) if session is not None else None
+        if (
+            session is None
+            or link is None
+            or more
+            or link.credit <= 0
+            or link.first is not None
+            or link.detached
+            or link.role != RECEIVER
+            or not link.answered
+            or session.incoming_window - 1 <= self._incoming_window // 2
+            or len(tag) > 32
+            or (link.max_message_size and len(payload) > link.max_message_size)
+        ):
+            return False
+        session.next_incoming_id = (session.next_incoming_id + 1) % MODULUS
+        session.incoming_window -= 1
+        link.credit -= 1
+        link.delivery_count = (link.delivery_count + 1) % MODULUS
+        if not settled:
+            session.unsettled_in[delivery_id] = link
+        events.append(Delivery(link, delivery_id, tag, message_format or 0, bool(settled), payload))
+        return True
 
     def _on_transfer(self, session: Session, body: Transfer, payload: bytes, events: list[Event]) -> None:
         session.next_incoming_id = (session.next_incoming_id + 1) % MODULUS
@@ -355,8 +386,12 @@ class AmqpConnection(Opening):
                 runs[-1] = (runs[-1][0], delivery_id)
             else:
                 runs.append((delivery_id, delivery_id))
+        channel = link.session.channel
         for first, last in runs:
-            self._send(link.session.channel, Disposition(role, first, last, settled=True, state=state))
+            if isinstance(state, Accepted):
+                self._output.append(encode_accepted(channel, first, last, role=role))
+            else:
+                self._send(channel, Disposition(role, first, last, settled=True, state=state))
 
     def transfer(
         self, link: Link, delivery_tag: bytes, payload: bytes, *, settled: bool = False, message_format: int = 0

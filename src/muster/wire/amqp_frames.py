@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from muster.wire.amqp_composites import decode_composite, encode_composite
+from muster.wire.amqp_composites import PlainTransfer, decode_composite, encode_composite, read_plain_transfer
 from muster.wire.amqp_performatives import Composite, Performative, SaslBody, Transfer
 from muster.wire.amqp_types import DecodeError
 
@@ -28,6 +28,7 @@ FRAMING_ERROR: Final = "amqp:connection:framing-error"
 
 _MAGIC: Final = b"AMQP"
 _HEAD: Final = Struct(">IBBH")  # size, data offset, type, channel
+_PLAIN_HEAD: Final = b"\x02\x00"  # data offset and type: an AMQP frame without extended header
 EMPTY_FRAME: Final = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
 # The head of a transfer in one frame, all its integers at full width, so that only numbers change from one to the
@@ -42,6 +43,17 @@ _SHORT_MIDDLE: Final = Struct(">HH6sBIB")
 def short_transfer_middle(channel: int, handle: int) -> bytes:
     """From the data offset of the frame to the constructor of the delivery id."""
     return _SHORT_MIDDLE.pack(0x0200, channel, b"\x00\x53\x14\xc0\x19\x0b", 0x70, handle, 0x70)
+
+
+_ACCEPTED: Final = Struct(">IHH6sBBIBI8s")
+_ACCEPTED_HEAD: Final = b"\x00\x53\x15\xc0\x14\x06"
+_ACCEPTED_END: Final = b"\x41\x00\x53\x24\xc0\x01\x00\x42"  # settled, the state, not batchable
+
+
+def encode_accepted(channel: int, first: int, last: int, *, role: bool) -> bytes:
+    """The frame that settles these deliveries as accepted: most dispositions are that, so it has a form of its own."""
+    code = 0x41 if role else 0x42
+    return _ACCEPTED.pack(_ACCEPTED.size, 0x0200, channel, _ACCEPTED_HEAD, code, 0x70, first, 0x70, last, _ACCEPTED_END)
 
 
 @dataclass
@@ -84,6 +96,8 @@ class FrameFault:
 
 
 Received = ProtocolHeader | Frame | FrameFault
+BriefTransfer = tuple[int, PlainTransfer, bytes]
+"""A plain transfer in a frame: channel, what it says, payload. Most frames are one, and records cost more than they."""
 
 
 def encode_frame(channel: int, body: Composite | None, payload: bytes = b"") -> bytes:
@@ -117,6 +131,11 @@ class FrameReader:
 
     def receive(self, data: bytes) -> list[Received]:
         """What has arrived in full. After a fault: nothing."""
+        items = self.receive_briefly(data)
+        return [expand(item) if isinstance(item, tuple) else item for item in items]
+
+    def receive_briefly(self, data: bytes) -> list[Received | BriefTransfer]:
+        """The same, with most transfers in their brief form."""
         if self._over:
             return []
         if self._partial:
@@ -125,12 +144,19 @@ class FrameReader:
                 return []
             data = bytes(self._partial)
             self._partial.clear()
-        found: list[Received] = []
+        found: list[Received | BriefTransfer] = []
         position = 0
         try:
             while (size := self._size(data, position)) > 0:
-                found.append(_decode(data, position, position + size))
-                position += size
+                end = position + size
+                if data[position + 4 : position + 6] == _PLAIN_HEAD:
+                    plain = read_plain_transfer(data, position + HEADER_SIZE, end)
+                    if plain is not None:
+                        found.append((data[position + 6] << 8 | data[position + 7], plain, data[plain[6] : end]))
+                        position = end
+                        continue
+                found.append(_decode(data, position, end))
+                position = end
         except _Refused as refusal:
             found.append(FrameFault(refusal.condition, refusal.reason))
         except DecodeError as fault:
@@ -156,6 +182,12 @@ class FrameReader:
             raise _Refused(FRAMING_ERROR, f"a frame of {size} bytes, where {self._max_frame_size} is the most")
         self._needed = size
         return size if present >= size else 0
+
+
+def expand(brief: BriefTransfer) -> Frame:
+    """The frame that a brief transfer stands for."""
+    channel, (handle, delivery_id, tag, message_format, settled, more, _), payload = brief
+    return Frame(channel, Transfer(handle, delivery_id, tag, message_format, settled, more), payload)
 
 
 class _Refused(Exception):  # noqa: N818 - carries a fault out of the reader; nobody else sees it

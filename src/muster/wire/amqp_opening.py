@@ -12,12 +12,14 @@ from muster.wire.amqp_frames import (
     EMPTY_FRAME,
     FRAMING_ERROR,
     SASL_PROTOCOL,
+    BriefTransfer,
     Frame,
     FrameFault,
     FrameReader,
     ProtocolHeader,
     Received,
     encode_frame,
+    expand,
 )
 from muster.wire.amqp_performatives import (
     SASL_OK,
@@ -90,7 +92,7 @@ class Opening:
         self._reader = FrameReader(max_frame_size)
         self._state = HEADER
         self._awaits_verdict = False
-        self._held: list[Received] = []
+        self._held: list[Received | BriefTransfer] = []
         self._open_deadline = now + open_timeout
         self._last_received = now
         self._beat = 0  # microseconds between the empty frames that keep the peer content, or 0
@@ -142,17 +144,21 @@ class Opening:
         """The events in what the peer sent. Never raises for it: a `Violation` is the last event then."""
         if self._state == CLOSED:
             return []
-        items = self._reader.receive(data)
+        items = self._reader.receive_briefly(data)
         if items:
             self._last_received = now
         return self._take(items, now)
 
-    def _take(self, items: list[Received], now: int) -> list[Event]:
+    def _take(self, items: list[Received | BriefTransfer], now: int) -> list[Event]:
         events: list[Event] = []
         try:
             for index, item in enumerate(items):
                 if self._state == CLOSED:
                     break
+                if isinstance(item, tuple):
+                    if self._state == OPENED and self._take_brief(item, events):
+                        continue
+                    item = expand(item)  # noqa: PLW2901 - the same in its long form
                 if self._awaits_verdict:
                     self._held += items[index:]
                     if len(self._held) > MAX_HELD:
@@ -284,4 +290,8 @@ class Opening:
 
     def _on_frame(self, frame: Frame, body: Composite, events: list[Event]) -> None:
         """A frame of a session, on an open connection."""
+        raise NotImplementedError
+
+    def _take_brief(self, transfer: BriefTransfer, events: list[Event]) -> bool:
+        """A transfer on an open connection, if there is nothing special about it."""
         raise NotImplementedError

@@ -115,7 +115,7 @@ class Attached:
     link: Link
 
 
-@dataclass
+@dataclass(slots=True)
 class Delivery:
     """A complete message arrived. If it is not `settled`, `settle` it when the work behind it is done."""
 
@@ -127,7 +127,7 @@ class Delivery:
     payload: bytes
 
 
-@dataclass
+@dataclass(slots=True)
 class Disposed:
     """The peer has judged a delivery that was sent to it. If it has not `settled` it, `settle` it as sender."""
 
@@ -137,7 +137,7 @@ class Disposed:
     state: State | None
 
 
-@dataclass
+@dataclass(slots=True)
 class Credit:
     """A receiver allows this many more deliveries; with `drain` it wants them now, or `drained`."""
 
