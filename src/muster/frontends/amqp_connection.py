@@ -53,6 +53,7 @@ from muster.wire.amqp_types import Described
 _log = logging.getLogger("muster.amqp")
 
 CONNECTION_FORCED: Final = "amqp:connection:forced"
+LINK_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
 _CONTAINER: Final = "muster"
 _SESSIONS: Final = 1024
@@ -178,8 +179,14 @@ class AmqpProtocol(asyncio.Protocol):
         self.flush()
 
     def shutdown(self) -> None:
-        """The server stops."""
-        self.close("the server stops", Error(CONNECTION_FORCED, "The server is shutting down."))
+        """The server stops. Clients that do not know the error of the close, such as Node's, know that of the links,
+        and that it is worth while to try again.
+        """
+        why = "The server is shutting down."
+        for link in list(self._heads):
+            self.core.detach(link, Error(LINK_DETACH_FORCED, why))
+            self._close_head(link)
+        self.close("the server stops", Error(CONNECTION_FORCED, why))
 
     # For heads: LinkContext
 
