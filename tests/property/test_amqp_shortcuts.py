@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.wire.amqp_composites import compose, decode_composite, decode_message, encode_message, split_data
+from muster.wire.amqp_composites import compose, decode_message, encode_message, read_plain_transfer, split_data
 from muster.wire.amqp_decoder import decode
 from muster.wire.amqp_encoder import encode
 from muster.wire.amqp_frames import FrameReader, encode_accepted
@@ -37,25 +37,17 @@ def transfers(draw):
     return encode(Described(Ulong(0x14), given))
 
 
-def read(octets):
-    """What a way says: a composite and where it ends, or that it is none."""
-    try:
-        return decode_composite(octets)
-    except DecodeError:
-        return None
-
-
-def read_at_length(octets):
-    try:
+def check_transfer(octets):
+    """Either way says the same: a transfer and where it ends, or that it is none."""
+    short = read_plain_transfer(octets, 0, len(octets))
+    if short is not None:
         value, position = decode(octets)
-        return compose(value), position
-    except DecodeError:
-        return None
+        assert (Transfer(*short[:6]), short[6]) == (compose(value), position)
 
 
 @given(transfers(), st.binary(max_size=4))
 def test_transfers(octets, payload):
-    assert read(octets + payload) == read_at_length(octets + payload)
+    check_transfer(octets + payload)
 
 
 @given(transfers(), st.binary(max_size=4), st.data())
@@ -64,12 +56,13 @@ def test_damaged_transfers(octets, payload, data):
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(4, len(damaged)))
-    assert read(bytes(damaged[:cut])) == read_at_length(bytes(damaged[:cut]))
+    check_transfer(bytes(damaged[:cut]))
 
 
 def test_what_most_clients_write_is_read_the_short_way():
     octets = encode(Described(Ulong(0x14), [Uint(1), Uint(7), b"abcd", Uint(0), False]))
-    assert read(octets) == (Transfer(1, 7, b"abcd", 0, False), len(octets))
+    assert read_plain_transfer(octets, 0, len(octets)) == (1, 7, b"abcd", 0, False, False, len(octets))
+    assert read_plain_transfer(octets, 0, len(octets) - 1) is None
 
 
 @given(st.integers(0, 65_535), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.booleans())

@@ -53,7 +53,7 @@ from muster.wire.amqp_types import Described
 _log = logging.getLogger("muster.amqp")
 
 CONNECTION_FORCED: Final = "amqp:connection:forced"
-DETACH_FORCED: Final = "amqp:link:detach-forced"
+LINK_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
 CBS_ADDRESS: Final = "$cbs"
 _STOPPING_TEXT: Final = "The server is shutting down."
@@ -195,7 +195,7 @@ class AmqpProtocol(asyncio.Protocol):
             return
         links = [link for link in self._heads if address_of(link) != CBS_ADDRESS]
         for link in links:
-            self.detach(link, Error(DETACH_FORCED, _STOPPING_TEXT))
+            self.detach(link, Error(LINK_DETACH_FORCED, _STOPPING_TEXT))
         self._goodbye = asyncio.get_running_loop().call_later(_GOODBYE if links else 0, self._stop)
 
     def _stop(self) -> None:
@@ -457,7 +457,7 @@ class AmqpProtocol(asyncio.Protocol):
             _log.info("%s: %s refused: a coordinator of transactions", self.describe(), link)
             self.core.refuse(link, Error("amqp:not-implemented", "There are no transactions."))
         elif self._goodbye is not None:
-            self.core.refuse(link, Error(DETACH_FORCED, _STOPPING_TEXT))
+            self.core.refuse(link, Error(LINK_DETACH_FORCED, _STOPPING_TEXT))
         elif len(self._heads) + len(self._waiting) >= limit:
             _log.info("%s: %s refused: there are %d links", self.describe(), link, len(self._heads))
             self._refuse(link, TooManyLinksError())

@@ -52,7 +52,6 @@ _ROWS = {
 _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
-    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     400212: "com.microsoft:argument-out-of-range",
     409204: "amqp:link:stolen",
     403002: "amqp:resource-limit-exceeded",

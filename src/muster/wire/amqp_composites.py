@@ -199,10 +199,6 @@ def _compose(row: _Row, content: Value) -> Composite:
 
 def decode_composite(data: bytes, position: int = 0) -> tuple[Composite, int]:
     """The composite at `position`, and where it ends."""
-    plain = read_plain_transfer(data, position, len(data))
-    if plain is not None:
-        handle, delivery_id, tag, message_format, settled, more, end = plain
-        return Transfer(handle, delivery_id, tag, message_format, settled, more), end
     value, position = decode(data, position)
     return compose(value), position
 
