@@ -18,7 +18,7 @@ help:
 	@echo "make test         the tests that need nothing but this checkout (under a minute)"
 	@echo "make conformance  unmodified SDKs, faults and the browser against running servers"
 	@echo "make check        lint, types, import contracts, and all tests: what CI runs"
-	@echo "make bench        how fast it is here, as JSON"
+	@echo "make bench        how fast it is here, as JSON: the server, and AMQP"
 	@echo "make soak         SOAK_MINUTES=10 of drops, takeovers and restarts under load; nothing may be lost"
 
 setup: $(VENV)/.done
@@ -71,8 +71,9 @@ coverage: setup
 
 check: lint test conformance
 
-bench: setup
+bench: setup sdk
 	$(BIN)/python -m tests.bench.bench_server
+	$(BIN)/python -m tests.bench.bench_amqp
 
 # Not part of `check`: it takes as long as it is told to.
 soak: setup

@@ -33,6 +33,7 @@ def test_the_demo_runs_the_whole_story_and_leaves_nothing_behind(options, tmp_pa
     steps = re.findall(r"^Step \d: .*$", result.stdout, re.MULTILINE)
     assert len(steps) == 8
     for heard in (
+        "Sent to raspberrypi-b over AMQP: Hello, device!",
         "Message from the cloud: Hello, device!",
         'Method blink with {"times": 3}: 200 {"blinked": 3}',
         'Payload : {"blinked": 3}',

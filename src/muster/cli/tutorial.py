@@ -30,8 +30,11 @@ PAGE_SECONDS = 10.0
 DEVICE_SECONDS = 30.0
 DEVICE = "device.py"
 LISTENER = "both_ways.py"
+BACK_END = "back_end.py"
 SDK = "azure.iot.device"
+BACK_END_SDK = "azure.iot.hub"
 SETTINGS_FILE = ".env"
+BACK_END_FILE = "back_end.env"
 
 _ASSIGNED = re.compile(r"^Assigned to hub (?P<hub>\S+) as device (?P<device>\S+)", re.MULTILINE)
 _SENT = re.compile(r"^Sent message (?P<id>\S+): (?P<body>\{.*\})$", re.MULTILINE)
@@ -40,7 +43,10 @@ STRANGER_FILE = "stranger.env"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the story is about: the server, the device's name and files, and the Python that runs the device."""
+    """What the story is about: the server, the device's name and files, and the Python that runs the device.
+
+    ``back_end``: that Python has the package of back ends too.
+    """
 
     host: str
     id_scope: str
@@ -52,6 +58,7 @@ class Settings:
     certificate: str
     key: str
     python: str
+    back_end: bool
     openssl: bool
     fast: bool
 
@@ -98,6 +105,7 @@ def tutorial(
         certificate=f"certs/{name}.pem",
         key=f"certs/{name}.key",
         python=interpreter,
+        back_end=_has_package(interpreter, BACK_END_SDK),
         openssl=openssl,
         fast=fast,
     )
@@ -264,9 +272,31 @@ class Story:
 
     def _send_message(self, device: Companion) -> None:
         self._narrator.say("A message from the cloud, which would wait for a device that is away:")
-        self._muster("c2d", "send", self._id, "Hello, device!")
+        settings = self._back_end_settings()
+        if settings is None:
+            self._muster("c2d", "send", self._id, GREETING)
+        else:
+            self._send_by_sdk(settings)
         self._narrator.say(_SECOND_TERMINAL)
-        device.tell("Message from the cloud: Hello, device!", DEVICE_SECONDS)
+        device.tell(f"Message from the cloud: {GREETING}", DEVICE_SECONDS)
+
+    def _back_end_settings(self) -> str | None:
+        """What a back end of the stock package needs to know; None where there is no such package, or no key for it."""
+        settings = self._narrator.ask([*_MUSTER, "status", "-o", "env"]) if self._settings.back_end else None
+        return settings if settings is not None and "IOTHUB_CONNECTION_STRING=" in settings else None
+
+    def _send_by_sdk(self, settings: str) -> None:
+        self._narrator.say(
+            "back_end.py sends it with the unmodified azure-iot-hub package, over AMQP as every back end does;"
+            f" `muster c2d send {self._id} '{GREETING}'` would do the same."
+        )
+        shutil.copyfile(find_device_program(BACK_END), self._narrator.directory / BACK_END)
+        self._narrator.show(f"muster status -o env > {BACK_END_FILE}")
+        file = self._narrator.directory / BACK_END_FILE
+        file.touch(mode=0o600)
+        file.write_text(settings, encoding="utf-8")
+        arguments = [BACK_END, self._id, GREETING]
+        self._narrator.run(shlex.join(["python", *arguments]), [self._settings.python, *arguments], advice=_ADVICE)
 
     def _call_method(self, device: Companion) -> None:
         self._narrator.say("A direct method, whose answer comes back at once:")
@@ -335,6 +365,8 @@ class Story:
         return self._narrator.run(shlex.join(["muster", *arguments]), [*_MUSTER, *arguments], quiet=quiet)
 
 
+GREETING = "Hello, device!"
+
 _MUSTER = (sys.executable, "-m", "muster")
 _PASS = ("--pass-phrase", PASS_PHRASE)
 _SECOND_TERMINAL = "The second terminal prints:"
@@ -396,7 +428,7 @@ def find_device_python(named: str | None) -> str:
         candidates = [sys.executable, *(str(path) for path in environments if path.exists()), "python3"]
     for candidate in candidates:
         path = shutil.which(candidate)
-        if path is not None and _has_sdk(path):
+        if path is not None and _has_package(path, SDK):
             return os.path.abspath(path)  # noqa: PTH100 - resolving links would leave the virtual environment
     raise CommandError(
         f"{named} has no package azure-iot-device" if named else "found no Python with the package azure-iot-device",
@@ -418,8 +450,8 @@ _OK = 200
 _PROGRAMS = Path("examples", "tutorial_device")
 
 
-def _has_sdk(python: str) -> bool:
-    script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({SDK!r}) is None)"
+def _has_package(python: str, name: str) -> bool:
+    script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
     try:
         return subprocess.run([python, "-c", script], capture_output=True, check=False, timeout=30).returncode == 0  # noqa: S603 - the Python that the user named
     except (OSError, subprocess.TimeoutExpired):

@@ -29,6 +29,7 @@ SETTINGS = Settings(
     certificate="certs/raspberrypi2.pem",
     key="certs/raspberrypi2.key",
     python="python",
+    back_end=True,
     openssl=True,
     fast=False,
 )
@@ -65,8 +66,9 @@ def test_without_a_private_ca_there_is_nothing_to_trust():
     assert "SSL_CERT_FILE" not in device_variables(replace(SETTINGS, trust_file=""))
 
 
-def test_the_device_program_is_there_and_knows_nothing_of_muster():
-    program = find_device_program().read_text()
+@pytest.mark.parametrize("name", ["device.py", "both_ways.py", "back_end.py"])
+def test_the_programs_are_there_and_know_nothing_of_muster(name):
+    program = find_device_program(name).read_text()
     assert "import muster" not in program
     assert "from muster" not in program
 
