@@ -548,8 +548,9 @@ class AmqpProtocol(asyncio.Protocol):
         self._timer = None
         now = self.clock()
         self.claims.expire(now)
-        if not self._held_by:  # otherwise the client's frames may be waiting in the socket
-            self._dispatch(self.core.expire(now))
+        if self._held_by:  # its frames may be waiting in the socket
+            self.core.unheard(now)
+        self._dispatch(self.core.expire(now))
         self.flush()
         if not self.core.closed:
             self._arm_timer()
