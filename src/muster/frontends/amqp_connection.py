@@ -55,6 +55,7 @@ _log = logging.getLogger("muster.amqp")
 CONNECTION_FORCED: Final = "amqp:connection:forced"
 LINK_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
+
 _CONTAINER: Final = "muster"
 _SESSIONS: Final = 1024
 """Of one connection: one for each device that shares it, and one for ``$cbs`` (hub-device.md 9.10)."""

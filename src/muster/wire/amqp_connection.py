@@ -28,7 +28,7 @@ link as many as the peer has.
 from collections.abc import Iterable
 
 from muster.wire.amqp_composites import encode_composite
-from muster.wire.amqp_frames import FRAMING_ERROR, Frame, encode_frame
+from muster.wire.amqp_frames import FRAMING_ERROR, Frame, encode_accepted, encode_frame
 from muster.wire.amqp_opening import (
     HANDLE_IN_USE,
     INVALID_FIELD,
@@ -45,6 +45,7 @@ from muster.wire.amqp_performatives import (
     RECEIVER,
     SECOND,
     SENDER,
+    Accepted,
     Attach,
     Begin,
     Composite,
@@ -345,8 +346,12 @@ class AmqpConnection(Opening):
                 runs[-1] = (runs[-1][0], delivery_id)
             else:
                 runs.append((delivery_id, delivery_id))
+        accepted = role == RECEIVER and isinstance(state, Accepted)
         for first, last in runs:
-            self._send(link.session.channel, Disposition(role, first, last, settled=True, state=state))
+            if accepted:
+                self._output.append(encode_accepted(link.session.channel, first, last))
+            else:
+                self._send(link.session.channel, Disposition(role, first, last, settled=True, state=state))
 
     def transfer(
         self, link: Link, delivery_tag: bytes, payload: bytes, *, settled: bool = False, message_format: int = 0
