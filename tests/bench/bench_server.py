@@ -44,6 +44,8 @@ GOALS = {
     "telemetry 100 x window 50": 6.5,
     "telemetry 100 x window 1": 35.0,
     "registration": 1700.0,
+    "twin read 100 x window 1": 100.0,
+    "twin update 100 x window 1": 80.0,
     "idle connection": 60.0,
     "start": 2.0,
 }
@@ -107,11 +109,18 @@ class PythonLoad:
     def publish(self, count: int, window: int, seconds: float) -> Result:
         return self._run("publish", "--count", str(count), "--window", str(window), "--seconds", str(seconds))
 
+    def publish_amqp(self, count: int, window: int, seconds: float) -> Result:
+        options = ("--count", str(count), "--window", str(window), "--seconds", str(seconds))
+        return self._run("publish-amqp", *options)
+
     def register(self, first: int, count: int) -> Result:
         return self._run("register", "--first", str(first), "--count", str(count), "--scope", ID_SCOPE)
 
     def idle(self, count: int) -> Result:
         return self._run("idle", "--count", str(count))
+
+    def twin(self, what: str, count: int, seconds: float) -> Result:
+        return self._run(what, "--count", str(count), "--seconds", str(seconds))
 
     def _run(self, mode: str, *options: str) -> Result:
         return run_load([sys.executable, "-m", "tests.bench.load", mode, *self._options, *options])
@@ -315,7 +324,34 @@ class Benchmark:
             name = f"telemetry {count} x window {window}"
             runs = repeat(name, lambda _, count=count, window=window: load.publish(count, window, seconds))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             result[name] = summary(runs, "msgs_per_s")
-        return result
+        own = PythonLoad(self.server, self.certificates)
+        for what in ("twin-read", "twin-update"):
+            name = f"{what.replace('-', ' ')} {CONNECTIONS} x window 1"
+            runs = repeat(name, lambda _, what=what: own.twin(what, CONNECTIONS, seconds))  # type: ignore[misc]  # as above
+            result[name] = summary(runs, "per_s")
+        return result | self._measure_amqp()
+
+    def _measure_amqp(self) -> Result:
+        """Telemetry over AMQP, and over MQTT by the same load, which is slower than the one in C."""
+        load = PythonLoad(self.server, self.certificates)
+        seconds: float = self.options.seconds
+        result: Result = {}
+        ratios: Result = {}
+        for window in (50, 1):
+            name = f"AMQP telemetry {CONNECTIONS} x window {window}"
+            say(name)
+            rounds = range(self.options.rounds)
+            mqtt, amqp = zip(
+                *[
+                    (load.publish(CONNECTIONS, window, seconds), load.publish_amqp(CONNECTIONS, window, seconds))
+                    for _ in rounds
+                ],
+                strict=True,
+            )
+            result[name] = summary(amqp, "msgs_per_s")
+            cost = summary(mqtt, "msgs_per_s")["cpu_us_each"]
+            ratios[f"window {window}"] = round(result[name]["cpu_us_each"] / cost, 2)
+        return result | {"AMQP to MQTT": ratios}
 
     @staticmethod
     def _measure_idle(load: MqttLoad | PythonLoad, connections: int) -> Result:

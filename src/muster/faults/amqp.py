@@ -29,7 +29,6 @@ from muster.wire.amqp_types import DecodeError
 _log = logging.getLogger("muster.faults")
 
 _CLOSE: Final = frozenset({"shutdownamqp", "killamqpconnection"})
-"""With an error: Node's SDK waits for ever after a close without one."""
 
 _KILL_SESSION: Final = "killamqpsession"
 

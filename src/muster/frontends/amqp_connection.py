@@ -55,8 +55,6 @@ _log = logging.getLogger("muster.amqp")
 CONNECTION_FORCED: Final = "amqp:connection:forced"
 LINK_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
-CBS_ADDRESS: Final = "$cbs"
-_STOPPING_TEXT: Final = "The server is shutting down."
 
 _CONTAINER: Final = "muster"
 _SESSIONS: Final = 1024
@@ -82,9 +80,6 @@ _MAXIMUM_UNSETTLED: Final = 10_000
 _MAXIMUM_UNWRITTEN: Final = 64
 _WRITE_BUFFER: Final = 256 * 1024
 _DEFAULT_MESSAGE_SIZE: Final = 1024 * 1024
-_GOODBYE: Final = 1.0
-"""Seconds from the end of links to that of the connection when the server stops."""
-
 _PATIENCE: Final = 5.0
 """Seconds that the peer has for its close, after ours."""
 
@@ -132,7 +127,6 @@ class AmqpProtocol(asyncio.Protocol):
         self._exchange: amqp_sasl.SaslExchange | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
-        self._goodbye: asyncio.TimerHandle | None = None
         self._buffered = 0
         self._unchecked = 0
         self._dispatching = False
@@ -171,7 +165,7 @@ class AmqpProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is asyncio's
         self._lost = True
-        for timer in (self._timer, self._closing_timer, self._goodbye):
+        for timer in (self._timer, self._closing_timer):
             if timer is not None:
                 timer.cancel()
         self._over()
@@ -186,20 +180,13 @@ class AmqpProtocol(asyncio.Protocol):
         self.flush()
 
     def shutdown(self) -> None:
-        """The server stops: links first, then the connection.
-
-        One client detaches its links to ``$cbs`` when the connection is closed, and waits for ever for the answer;
-        when a link is detached it leaves by itself, and comes back.
+        """The server stops. The sessions are ended first, with an error that says to try again: Node's SDK knows that
+        one and not the error of the close, and takes 45 s over a connection that is closed above its links.
         """
-        if self._goodbye is not None:
-            return
-        links = [link for link in self._heads if address_of(link) != CBS_ADDRESS]
-        for link in links:
-            self.detach(link, Error(LINK_DETACH_FORCED, _STOPPING_TEXT))
-        self._goodbye = asyncio.get_running_loop().call_later(_GOODBYE if links else 0, self._stop)
-
-    def _stop(self) -> None:
-        self.close("the server stops", Error(CONNECTION_FORCED, _STOPPING_TEXT))
+        why = "The server is shutting down."
+        for session in {link.session for link in self._heads}:
+            self.end(session, Error(LINK_DETACH_FORCED, why))
+        self.close("the server stops", Error(CONNECTION_FORCED, why))
 
     # For heads: LinkContext
 
@@ -456,8 +443,6 @@ class AmqpProtocol(asyncio.Protocol):
         elif isinstance(link.asked.target, Described):
             _log.info("%s: %s refused: a coordinator of transactions", self.describe(), link)
             self.core.refuse(link, Error("amqp:not-implemented", "There are no transactions."))
-        elif self._goodbye is not None:
-            self.core.refuse(link, Error(LINK_DETACH_FORCED, _STOPPING_TEXT))
         elif len(self._heads) + len(self._waiting) >= limit:
             _log.info("%s: %s refused: there are %d links", self.describe(), link, len(self._heads))
             self._refuse(link, TooManyLinksError())
@@ -564,8 +549,9 @@ class AmqpProtocol(asyncio.Protocol):
         self._timer = None
         now = self.clock()
         self.claims.expire(now)
-        if not self._held_by:  # otherwise the client's frames may be waiting in the socket
-            self._dispatch(self.core.expire(now))
+        if self._held_by:  # its frames may be waiting in the socket
+            self.core.unheard(now)
+        self._dispatch(self.core.expire(now))
         self.flush()
         if not self.core.closed:
             self._arm_timer()

@@ -1,4 +1,4 @@
-"""What the provisioning service tells a device, by what it came with and by the transport (dps.md 4.1, 4.6, 11)."""
+"""What services tell a device, by what it came with and by the transport (dps.md 4.1, 4.6, 11; hub-device.md 9.9)."""
 
 import json
 
@@ -6,18 +6,24 @@ import pytest
 
 from muster.domain.check_table import CHECKS
 from muster.domain.errors import (
+    AddressNotFoundError,
     ArgumentInvalidError,
     DeviceNotFoundError,
     EnrollmentNotFoundError,
+    ForcedByFaultError,
     InvalidOperationError,
     MessageLockLostError,
     QueueDepthExceededError,
     ServerError,
+    ServiceError,
     ThrottledError,
     TooLargeError,
+    TooManyLinksError,
+    TooManyTokensError,
+    UnauthorizedAccessError,
     UnavailableError,
 )
-from muster.frontends.status import amqp_outcome_error, provisioning_body, provisioning_mqtt_body
+from muster.frontends.status import amqp_error, amqp_outcome_error, provisioning_body, provisioning_mqtt_body
 from muster.wire.amqp_performatives import Error
 from muster.wire.amqp_types import Symbol
 
@@ -67,3 +73,31 @@ def test_why_a_message_of_a_service_client_is_rejected(error, condition):
     assert amqp_outcome_error(error, tracking_id, 1_790_000_000_000_000) == Error(
         condition, "no", {Symbol("com.microsoft:tracking-id"): info}
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (AddressNotFoundError("no"), "amqp:not-found"),
+        (UnauthorizedAccessError(), "amqp:unauthorized-access"),
+        (TooManyTokensError(), "amqp:resource-limit-exceeded"),
+        (TooManyLinksError(), "amqp:resource-limit-exceeded"),
+        (ForcedByFaultError(), "amqp:connection:forced"),
+        (ThrottledError(), "com.microsoft:device-container-throttled"),
+        (ServerError(), "amqp:internal-error"),
+    ],
+)
+def test_over_amqp_it_is_a_condition_and_json(error: ServiceError, condition: str) -> None:
+    told = amqp_error(error, "guid", 0)
+    assert told.condition == condition
+    assert told.description is not None
+    assert json.loads(told.description) == {
+        "errorCode": error.code,
+        "trackingId": "guid",
+        "message": error.message,
+        "timestampUtc": "1970-01-01T00:00:00.0000000Z",
+    }
+    assert told.info == {
+        Symbol("com.microsoft:is-filtered"): True,
+        Symbol("com.microsoft:tracking-id"): "guid",
+    }
