@@ -124,8 +124,7 @@ class AmqpSender:
         """What the server said as it rejected a message or ended a link, or the connection."""
         if error is None:
             return UnreachableError(f"{self._url} ended the connection", "look at the log of the server")
-        tracking_id = lookup(error.info, "com.microsoft:tracking-id")
-        refusal = read_description(
-            error.condition, error.description or "no reason given", tracking_id if isinstance(tracking_id, str) else ""
-        )
+        told = lookup(error.info, "com.microsoft:tracking-id")
+        tracking_id = told.partition("-G:")[0] if isinstance(told, str) else ""
+        refusal = read_description(error.condition, error.description or "no reason given", tracking_id)
         return self._client.refused(self._access, refusal, _STATUSES.get(error.condition, 0))

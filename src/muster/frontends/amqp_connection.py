@@ -394,6 +394,8 @@ class AmqpProtocol(asyncio.Protocol):
         if challenge is not None:
             self.core.sasl_challenge(challenge)
         else:
+            if code == SASL_OK:
+                operation.finished("accepted")
             self._dispatch(self.core.sasl_outcome(code, self.clock()))
         self.resume_reading(_VERDICT)
         self.flush()

@@ -23,7 +23,7 @@ from tests.unit.cli.statuses import SECRET_KEY
 ACCESS = Access("localhost", "service", SECRET_KEY)
 NOW = 1_900_000_000
 REFUSED = p.Error("amqp:not-found", '{"errorCode": 404001, "trackingId": "2b5a-1", "message": "There is no device d."}')
-INFO = {Symbol("com.microsoft:tracking-id"): "7f3a-1"}
+INFO = {Symbol("com.microsoft:tracking-id"): "7f3a-1-G:0-TimeStamp:11/23/2026 10:15:02"}
 UNAUTHORIZED = p.Error("amqp:unauthorized-access", "Unauthorized", INFO)
 
 
