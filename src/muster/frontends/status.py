@@ -50,7 +50,6 @@ _ROWS = {
 _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
-    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
