@@ -309,8 +309,9 @@ def exchange(place: Place, *messages: dict[str, Any], policy: str = "service") -
     """What became of these messages, sent at once."""
     host = place.server.address
     token = place.https.token(policy, DEVELOPMENT_KEY)
-    answer = place.peer.call("exchange", host=host, audience=host, token=token, messages=messages)
-    outcomes: list[dict[str, Any]] = answer["outcomes"]
+    outcomes: list[dict[str, Any]] = place.peer.call(
+        "exchange", host=host, audience=host, token=token, messages=messages
+    )
     return outcomes
 
 

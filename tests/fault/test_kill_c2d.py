@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tests.support.fix_clients import HttpsClient
+from tests.support.fix_node import NodeClient
 from tests.support.fix_server import MusterServer, StartServer
 
 DEVICES = ("kill-1", "kill-2", "kill-3")
@@ -106,3 +107,25 @@ def test_what_was_acknowledged_counts_once(start_server: StartServer) -> None:
     assert set(load.sent) <= names <= load.begun
     succeeded = {name for name, outcome in reported if outcome == "Success"}
     assert set(load.completed) <= succeeded <= set(load.completed) | load.unsure
+
+
+def test_what_was_accepted_over_amqp_is_there(start_server: StartServer) -> None:
+    server: MusterServer = start_server()
+    https = HttpsClient(server)
+    devices = [f"flood-{number}" for number in range(50)]
+    for device_id in devices:
+        https.create_device(device_id)
+    with NodeClient(server, "amqp_peer.js") as peer:
+        place = {"host": server.address, "audience": server.address, "token": https.token()}
+        peer.call("flood", devices=devices, count=40, **place)
+        deadline = time.monotonic() + _FEEDBACK_SECONDS
+        while sum(peer.call("soFar").values()) < len(devices):
+            assert time.monotonic() < deadline, "too little was accepted"
+        server.kill()
+        accepted = peer.call("flooded")
+    server.start()
+    found = {
+        device_id: https.request("DELETE", f"/devices/{device_id}/commands?{VERSION}").json["totalMessagesPurged"]
+        for device_id in devices
+    }
+    assert [device_id for device_id in devices if not accepted[device_id] <= found[device_id] <= 40] == []

@@ -336,3 +336,37 @@ async def test_the_link_ends_with_its_token(hub: Hub, receiver: Receiver) -> Non
     hub.clock.advance(3 * HOUR)
     receiver.client.protocol.check_time()
     await receiver.client.is_detached(receiver.link, "amqp:unauthorized-access")
+
+
+async def test_the_hub_is_gone(hub: Hub, receiver: Receiver) -> None:
+    await hub.services.hubs.remove("hub", None, force=True)
+    await receiver.client.is_detached(receiver.link, "amqp:unauthorized-access")
+
+
+async def test_the_database_is_gone(hub: Hub, amqp: AmqpClients) -> None:
+    first = await receiver_of(amqp, credit=1)
+    await hub.complete_one("m-1")
+    delivery_id, _ = await first.take_ids()
+    second = await receiver_of(amqp, credit=0)
+    await hub.opener.work.finish()
+    await hub.services.database.close()
+    await second.client.grant(second.link, 1)
+    await second.client.is_detached(second.link, "amqp:internal-error")
+    await first.dispose(delivery_id, Accepted(), settled=False)
+    answer = await first.client.receive(Disposition)
+    assert isinstance(answer.state, Rejected)
+    assert answer.state.error is not None
+    assert answer.state.error.condition == "amqp:internal-error"
+
+
+async def test_the_database_is_gone_when_a_link_ends(
+    hub: Hub, amqp: AmqpClients, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = await receiver_of(amqp, credit=1)
+    await hub.complete_one("m-1")
+    await receiver.take_ids()
+    await hub.opener.work.finish()
+    await hub.services.database.close()
+    await receiver.client.close()
+    await hub.opener.work.finish()
+    assert "waits until its lock lapses" in caplog.text

@@ -265,6 +265,17 @@ async def test_a_settled_message_is_queued_although_its_sender_leaves(services: 
         pass
 
 
+async def test_the_database_is_gone(services: Services, sender: Sender) -> None:
+    await services.database.close()
+    error = await sender.is_rejected(message(), "amqp:internal-error")
+    assert error.description == "The service is not available."
+
+
+async def test_the_hub_is_gone(services: Services, sender: Sender) -> None:
+    await services.hubs.remove("hub", None, force=True)
+    await sender.client.is_detached(sender.link, "amqp:unauthorized-access")
+
+
 async def test_a_link_of_uamqp(services: Services, amqp: AmqpClients) -> None:
     client = await service_client(amqp)
     link = await client.link(ADDRESS, sender=True, snd_settle_mode=UNSETTLED, rcv_settle_mode=SECOND)

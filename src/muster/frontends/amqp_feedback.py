@@ -147,7 +147,7 @@ class FeedbackHead(SilentHead):
             while self._wanted and self._has_room():
                 self._wanted = False
                 while self._has_room() and await self._send_next():
-                    self._wanted = True
+                    pass
             if self._link.drain and not self._is_closed:
                 self._context.core.drained(self._link)
                 self._context.flush_soon()
@@ -221,6 +221,8 @@ class FeedbackHead(SilentHead):
                 await self._feedback.abandon(self._hub, lock_token)
             else:
                 await self._feedback.complete(self._hub, lock_token)
+        except UnknownHubError:
+            return Accepted()  # it was deleted, and its feedback with it
         except ServiceError as error:
             if isinstance(error, MessageLockLostError):
                 _log.info("%s: feedback was settled after its lock had lapsed", self._context.describe())

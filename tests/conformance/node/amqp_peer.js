@@ -46,21 +46,23 @@ async function authorize(connection, audience, token) {
   if (status !== 200) throw new Error(`put-token was answered with ${status}`);
 }
 
-/** Send all messages without waiting for any; what became of each, in their order. */
-async function exchange({ host, audience, token, target = '/messages/devicebound', messages }) {
-  const container = rhea.create_container();
-  const connection = container.connect({
+function connect(host) {
+  return rhea.create_container().connect({
     host,
     port: 5671,
     transport: 'tls',
     ca: fs.readFileSync(process.env.NODE_EXTRA_CA_CERTS),
     reconnect: false,
   });
+}
+
+/** Send all messages without waiting for any; what became of each, in their order. */
+async function exchange({ host, audience, token, target = '/messages/devicebound', messages }) {
+  const connection = connect(host);
   try {
     await next(connection, 'connection_open', 'disconnected');
     await authorize(connection, audience, token);
     const sender = connection.open_sender({ target: { address: target } });
-    const outcomes = [];
     const byId = {};
     const done = new Promise((resolve) => {
       for (const state of ['accepted', 'rejected', 'released', 'modified']) {
@@ -78,21 +80,51 @@ async function exchange({ host, audience, token, target = '/messages/devicebound
         });
       }
     });
-    const refused = new Promise((resolve) => sender.once('sender_error', resolve));
-    const opened = next(sender, 'sendable');
-    const context = await Promise.race([opened, refused]);
-    if (sender.error) return { refused: context.sender.error.condition };
+    await next(sender, 'sendable', 'sender_error');
     const ids = messages.map(({ body, application_properties: application = {}, ...properties }) => {
       const message = { ...mapped(properties), application_properties: mapped(application) };
       if (body !== undefined) message.body = typed(body);
       return sender.send(message).id;
     });
     await done;
-    outcomes.push(...ids.map((id) => byId[id]));
-    return { outcomes };
+    return ids.map((id) => byId[id]);
   } finally {
     connection.close();
   }
 }
 
-converse({ exchange });
+let flooding;
+let accepted;
+
+/** Send as many messages to each of these devices, as fast as there is credit, in the background. */
+async function flood({ host, audience, token, devices, count }) {
+  const connection = connect(host);
+  await next(connection, 'connection_open', 'disconnected');
+  await authorize(connection, audience, token);
+  const sender = connection.open_sender({ target: { address: '/messages/devicebound' } });
+  const waiting = [];
+  for (let number = 0; number < count; number += 1) waiting.push(...devices);
+  const recipients = {};
+  accepted = Object.fromEntries(devices.map((device) => [device, 0]));
+  sender.on('accepted', ({ delivery }) => (accepted[recipients[delivery.id]] += 1));
+  sender.on('sendable', () => {
+    while (sender.sendable() && waiting.length > 0) {
+      const device = waiting.shift();
+      recipients[sender.send({ to: `/devices/${device}/messages/devicebound`, body: 'x' }).id] = device;
+    }
+  });
+  flooding = new Promise((resolve) => connection.once('disconnected', resolve));
+}
+
+/** How many were accepted for each device until now. */
+async function soFar() {
+  return accepted;
+}
+
+/** How many were accepted for each device, when the connection is gone. */
+async function flooded() {
+  await flooding;
+  return accepted;
+}
+
+converse({ exchange, flood, soFar, flooded });
