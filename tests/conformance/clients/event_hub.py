@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerCl
 from azure.eventhub.aio import EventHubConsumerClient as AioConsumerClient
 from conversation import converse
 
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 90.0
 
 _readers: dict[str, "Reader"] = {}
 
@@ -48,6 +49,9 @@ def event(data: EventData) -> dict[str, Any]:
         "properties": plain(data.properties),
         "systemProperties": plain(data.system_properties),
         "contentType": data.content_type,
+        "contentEncoding": plain(
+            data.raw_amqp_message.properties and data.raw_amqp_message.properties.content_encoding
+        ),
         "messageId": plain(data.message_id),
         "correlationId": plain(data.correlation_id),
     }
@@ -60,7 +64,7 @@ class Reader:
         self.events: list[dict[str, Any]] = []
         self.last: dict[str, Any] = {}
         self.errors: list[str] = []
-        self.started = threading.Event()
+        self._counts: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._client: Any = None
         self._loop: Any = None
@@ -73,6 +77,7 @@ class Reader:
             return
         with self._changed:
             self.events.append({"partition": context.partition_id, **event(data)})
+            self._counts[data.system_properties[b"iothub-connection-device-id"].decode()] += 1
             self.last = plain(context.last_enqueued_event_properties or {})
             self._changed.notify_all()
 
@@ -107,13 +112,15 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.fail(error)
 
-    def wait(self, count: int = 0, errors: int = 0) -> None:
+    def wait(self, counts: dict[str, int], errors: int) -> None:
+        """Until so many events of each of these devices have come, and so many errors."""
+
+        def came() -> bool:
+            return len(self.errors) >= errors and all(self._counts[name] >= count for name, count in counts.items())
+
         with self._changed:
-            done = self._changed.wait_for(
-                lambda: len(self.events) >= count and len(self.errors) >= errors, _WAIT_SECONDS
-            )
-        if not done:
-            raise TimeoutError(f"{len(self.events)} events, {self.errors}")
+            if not self._changed.wait_for(came, _WAIT_SECONDS):
+                raise TimeoutError(f"{dict(self._counts)} events, {self.errors}")
 
     def close(self) -> None:
         if self._loop is not None:
@@ -137,11 +144,16 @@ def start(
     _readers[reader] = Reader(aio, options(**client), given)
 
 
-def wait(reader: str, count: int = 0, errors: int = 0) -> dict[str, Any]:
-    """Once there is so much: all of it."""
+def wait(reader: str, counts: dict[str, int] | None = None, errors: int = 0) -> list[str]:
+    """Once there are so many events of devices, and so many errors: the errors."""
     known = _readers[reader]
-    known.wait(count, errors)
-    return {"events": known.events, "errors": known.errors, "last": known.last}
+    known.wait(counts or {}, errors)
+    return known.errors
+
+
+def some(reader: str) -> bool:
+    """Whether anything has come."""
+    return bool(_readers[reader].events)
 
 
 def close(reader: str) -> dict[str, Any]:
@@ -185,6 +197,7 @@ if __name__ == "__main__":
         {
             "start": start,
             "wait": wait,
+            "some": some,
             "close": close,
             "properties": properties,
             "partition": partition,
