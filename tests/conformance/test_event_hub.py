@@ -200,7 +200,7 @@ def test_only_what_is_new(consumer: SdkClient, senders: Senders, string: str) ->
         senders.send("latest", {"body": str(number)})
         number += 1
     senders.send("latest", {"body": "99"})
-    consumer.call("wait", reader="latest", counts={"latest": 2})
+    consumer.call("wait", reader="latest", last=["latest", "99"])
     found = consumer.call("close", reader="latest")
     got = bodies(found, "latest")
     assert 1 not in got

@@ -135,7 +135,7 @@ class TestRefusedLinks:
         await client.link("/free", sender=True)
 
     async def test_too_many(self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_LINKS", 1)
+        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 1)
         client = await amqp.open()
         link = await client.link("/free", sender=True)
         asked = client.attach("/free", sender=True)
@@ -144,6 +144,37 @@ class TestRefusedLinks:
         await client.send(Detach(link.handle, closed=True))
         await client.receive(Detach)
         await client.link("/free", sender=True)
+
+    async def test_who_has_proved_something_may_have_more(
+        self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 2)
+        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_LINKS", 3)
+        client = await amqp.open()
+        cbs = await client.cbs()
+        asked = client.attach("/free", sender=True)
+        await client.send(asked)
+        await client.is_refused(asked, "amqp:resource-limit-exceeded")
+        await client.send(Detach(asked.handle, closed=True))
+        assert await cbs.put(HUB_HOST, amqp.policy_token()) == 200
+        await client.link("/free", sender=True)
+        asked = client.attach("/free", sender=True)
+        await client.send(asked)
+        await client.is_refused(asked, "amqp:resource-limit-exceeded")
+
+    async def test_a_client_that_does_not_let_go_of_what_is_refused(
+        self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 2)
+        client = await amqp.open()
+        for _ in range(4):
+            asked = client.attach("/nowhere", sender=True)
+            await client.send(asked)
+            await client.is_refused(asked, "amqp:not-found")
+        await client.send(client.attach("/nowhere", sender=True))
+        close = await client.receive(Close)
+        assert close.error is not None
+        assert close.error.condition == "amqp:resource-limit-exceeded"
 
 
 class TestEnds:
@@ -187,6 +218,14 @@ class TestEnds:
         await client.send(Begin(None, 0, 5000, 5000))
         await client.receive(Begin)
         await client.link("/free", sender=True)
+
+    async def test_the_server_ends_a_session(self, amqp: AmqpClients, node: Node) -> None:
+        client, _first, _second = await two_links(amqp, node)
+        context, session = node.link.context, node.link.link.session
+        context.end(session, Error("amqp:internal-error", "out of order"))
+        context.end(session)
+        assert (await client.receive(End)).error == Error("amqp:internal-error", "out of order")
+        assert [link.events for link in node.links] == [["opened", "closed"]] * 2
 
     @pytest.mark.parametrize("error", [None, Error("amqp:internal-error", "out of battery")])
     async def test_the_client_closes(
@@ -375,6 +414,16 @@ class TestBounds:
         for _ in asked:
             await client.receive(Attach)
         await client._until(lambda: client.transport.reading)
+
+    async def test_it_is_read_again_when_nobody_holds_it_back(self, amqp: AmqpClients) -> None:
+        client = await amqp.open()
+        client.protocol.pause_reading("one")
+        client.protocol.pause_reading("two")
+        client.protocol.resume_reading("one")
+        client.protocol.resume_reading("somebody else")
+        assert not client.transport.reading
+        client.protocol.resume_reading("two")
+        assert client.transport.reading
 
 
 class TestLog:

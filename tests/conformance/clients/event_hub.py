@@ -40,6 +40,7 @@ def plain(value: Any) -> Any:
 
 
 def event(data: EventData) -> dict[str, Any]:
+    raw = data.raw_amqp_message
     return {
         "body": data.body_as_str(),
         "offset": data.offset,
@@ -72,12 +73,11 @@ class Reader:
         self._thread = threading.Thread(target=run, args=(client, receive), daemon=True)
         self._thread.start()
 
-    def take(self, context: Any, data: EventData | None) -> None:
-        if data is None:
-            return
+    def take(self, context: Any, batch: list[EventData]) -> None:
         with self._changed:
-            self.events.append({"partition": context.partition_id, **event(data)})
-            self._counts[data.system_properties[b"iothub-connection-device-id"].decode()] += 1
+            for data in batch:
+                self.events.append({"partition": context.partition_id, **event(data)})
+                self._counts[data.system_properties[b"iothub-connection-device-id"].decode()] += 1
             self.last = plain(context.last_enqueued_event_properties or {})
             self._changed.notify_all()
 
@@ -90,7 +90,8 @@ class Reader:
     def _run(self, client: dict[str, Any], receive: dict[str, Any]) -> None:
         self._client = EventHubConsumerClient.from_connection_string(**client)
         try:
-            self._client.receive(self.take, on_error=lambda _context, error: self.fail(error), **receive)
+            # By batches: one event at a time, it looks at every partition in between, and waits for the empty ones.
+            self._client.receive_batch(self.take, on_error=lambda _context, error: self.fail(error), **receive)
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.fail(error)
 
@@ -101,8 +102,8 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._client = AioConsumerClient.from_connection_string(**client)
 
-        async def take(context: Any, data: EventData | None) -> None:
-            self.take(context, data)
+        async def take(context: Any, data: EventData) -> None:
+            self.take(context, [data])
 
         async def fail(_context: Any, error: Exception) -> None:
             self.fail(error)
@@ -112,10 +113,12 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.fail(error)
 
-    def wait(self, counts: dict[str, int], errors: int) -> None:
-        """Until so many events of each of these devices have come, and so many errors."""
+    def wait(self, counts: dict[str, int], errors: int, last: list[str]) -> None:
+        """Until so many events of each of these devices have come, and so many errors, and this last event."""
 
         def came() -> bool:
+            if last and not any(event["body"] == last[1] and last[0] == event["partitionKey"] for event in self.events):
+                return False
             return len(self.errors) >= errors and all(self._counts[name] >= count for name, count in counts.items())
 
         with self._changed:
@@ -144,10 +147,12 @@ def start(
     _readers[reader] = Reader(aio, options(**client), given)
 
 
-def wait(reader: str, counts: dict[str, int] | None = None, errors: int = 0) -> list[str]:
-    """Once there are so many events of devices, and so many errors: the errors."""
+def wait(
+    reader: str, counts: dict[str, int] | None = None, errors: int = 0, last: list[str] | None = None
+) -> list[str]:
+    """Once there are so many events of devices, so many errors, and this event of a device: the errors."""
     known = _readers[reader]
-    known.wait(counts or {}, errors)
+    known.wait(counts or {}, errors, last or [])
     return known.errors
 
 
