@@ -24,12 +24,9 @@ from muster.faults.https import FaultyEventLog
 from muster.faults.mqtt import FaultyMqtt
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
-<<<<<<< HEAD
-from muster.frontends.amqp_events import EventEndpoint
-=======
 from muster.frontends.amqp_connection import AmqpProtocol
 from muster.frontends.amqp_devices import AmqpDevices
->>>>>>> amqpconn
+from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -181,12 +178,9 @@ class Server:
     def _amqp(self) -> Callable[[Peer], AmqpProtocol]:
         services = self._services
         claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
-<<<<<<< HEAD
-        events = EventEndpoint(services.hubs, services.partition_readers)
-        return AmqpFrontEnd(claims, services.reports, (events.open,))
-=======
         devices = AmqpDevices(services.hubs, services.events, self._device_services())
-        front_end = AmqpFrontEnd(claims, services.reports, (devices.open,))
+        events = EventEndpoint(services.hubs, services.partition_readers)
+        front_end = AmqpFrontEnd(claims, services.reports, (devices.open, events.open))
         if not self._options.fault_injection:
             return front_end.protocol
         return FaultyAmqp(front_end, services.hubs, self._clock).protocol
@@ -196,7 +190,6 @@ class Server:
         return DeviceServices(
             services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
         )
->>>>>>> amqpconn
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services

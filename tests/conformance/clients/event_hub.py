@@ -50,9 +50,7 @@ def event(data: EventData) -> dict[str, Any]:
         "properties": plain(data.properties),
         "systemProperties": plain(data.system_properties),
         "contentType": data.content_type,
-        "contentEncoding": plain(
-            data.raw_amqp_message.properties and data.raw_amqp_message.properties.content_encoding
-        ),
+        "contentEncoding": plain(raw.properties and raw.properties.content_encoding),
         "messageId": plain(data.message_id),
         "correlationId": plain(data.correlation_id),
     }
