@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.support.event_senders import EventSenders, numbered
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkClient, SdkError
 from tests.support.fix_server import DEVELOPMENT_KEY, MusterServer
 
@@ -17,33 +18,9 @@ TRANSPORTS = [
 ]
 
 
-class Senders:
-    """Devices that are there and send by MQTT."""
-
-    def __init__(self, muster: MusterServer, https: HttpsClient, device: SdkClient) -> None:
-        self._muster = muster
-        self._https = https
-        self._device = device
-        self._known: set[str] = set()
-
-    def send(self, name: str, *messages: dict[str, Any]) -> int:
-        """Returns the partition."""
-        self.start(name, *messages).result(60)
-        return partition_of(name, 4)
-
-    def start(self, name: str, *messages: dict[str, Any]) -> Any:
-        if name not in self._known:
-            keys = {"primaryKey": DEVELOPMENT_KEY, "secondaryKey": DEVELOPMENT_KEY}
-            self._https.create_device(name, authentication={"type": "sas", "symmetricKey": keys})
-            string = f"HostName={self._muster.address};DeviceId={name};SharedAccessKey={DEVELOPMENT_KEY}"
-            self._device.call("connect", connection=name, connection_string=string)
-            self._known.add(name)
-        return self._device.start("send", connection=name, messages=list(messages))
-
-
 @pytest.fixture(scope="module")
-def senders(muster: MusterServer, https: HttpsClient, clients: OpenClient) -> Senders:
-    return Senders(muster, https, clients("device.py"))
+def senders(muster: MusterServer, https: HttpsClient, clients: OpenClient) -> EventSenders:
+    return EventSenders(muster, https, clients("device.py"))
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +33,6 @@ def string(muster: MusterServer) -> str:
     return muster.event_hub_connection_string
 
 
-def numbered(count: int, first: int = 0) -> list[dict[str, Any]]:
-    return [{"body": str(number)} for number in range(first, first + count)]
-
-
 def of(found: dict[str, Any], device: str) -> list[dict[str, Any]]:
     return [event for event in found["events"] if event["systemProperties"]["iothub-connection-device-id"] == device]
 
@@ -69,7 +42,7 @@ def bodies(found: dict[str, Any], device: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("aio", "websockets"), TRANSPORTS)
-def test_properties(consumer: SdkClient, senders: Senders, string: str, aio: bool, websockets: bool) -> None:
+def test_properties(consumer: SdkClient, senders: EventSenders, string: str, aio: bool, websockets: bool) -> None:
     senders.send("properties", {"body": "x"})
     found = consumer.call("properties", connection_string=string, aio=aio, websockets=websockets)
     assert found["ids"] == ["0", "1", "2", "3"]
@@ -86,7 +59,7 @@ def test_properties(consumer: SdkClient, senders: Senders, string: str, aio: boo
 
 @pytest.mark.parametrize(("aio", "websockets"), TRANSPORTS)
 def test_every_event_once_and_in_order_while_devices_send(
-    consumer: SdkClient, senders: Senders, string: str, aio: bool, websockets: bool
+    consumer: SdkClient, senders: EventSenders, string: str, aio: bool, websockets: bool
 ) -> None:
     kind = f"live-{aio:d}{websockets:d}"
     names = [f"{kind}-{number}" for number in range(4)]
@@ -109,7 +82,7 @@ def test_every_event_once_and_in_order_while_devices_send(
     assert found["errors"] == []
 
 
-def test_what_an_event_looks_like(consumer: SdkClient, senders: Senders, string: str) -> None:
+def test_what_an_event_looks_like(consumer: SdkClient, senders: EventSenders, string: str) -> None:
     message = {
         "body": '{"t": 21}',
         "contentType": "application/json",
@@ -139,7 +112,7 @@ def test_what_an_event_looks_like(consumer: SdkClient, senders: Senders, string:
 class Positions:
     """Ten events of one device, and a reader from any position among them."""
 
-    def __init__(self, consumer: SdkClient, senders: Senders, string: str) -> None:
+    def __init__(self, consumer: SdkClient, senders: EventSenders, string: str) -> None:
         self._consumer = consumer
         self._string = string
         self._senders = senders
@@ -168,7 +141,7 @@ class Positions:
 
 
 @pytest.fixture(scope="module")
-def positions(consumer: SdkClient, senders: Senders, string: str) -> Positions:
+def positions(consumer: SdkClient, senders: EventSenders, string: str) -> Positions:
     return Positions(consumer, senders, string)
 
 
@@ -191,7 +164,7 @@ def test_a_starting_time(positions: Positions) -> None:
     assert [event["body"] for event in after] == [str(i) for i in range(10) if moments[i] > middle]
 
 
-def test_only_what_is_new(consumer: SdkClient, senders: Senders, string: str) -> None:
+def test_only_what_is_new(consumer: SdkClient, senders: EventSenders, string: str) -> None:
     partition = senders.send("latest", {"body": "1"})
     receive = {"partition_id": str(partition), "track_last_enqueued_event_properties": True}
     consumer.call("start", reader="latest", connection_string=string, position="@latest", receive=receive)
@@ -212,7 +185,7 @@ def test_only_what_is_new(consumer: SdkClient, senders: Senders, string: str) ->
 
 
 def test_a_consumer_group_in_any_case_and_one_that_is_not_there(
-    consumer: SdkClient, senders: Senders, string: str
+    consumer: SdkClient, senders: EventSenders, string: str
 ) -> None:
     partition = senders.send("grouped", {"body": "1"})
     receive = {"partition_id": str(partition)}
@@ -226,7 +199,7 @@ def test_a_consumer_group_in_any_case_and_one_that_is_not_there(
     assert "could not be found" in errors[0]
 
 
-def test_an_owner_level_takes_a_partition_and_keeps_it(consumer: SdkClient, senders: Senders, string: str) -> None:
+def test_an_owner_level_takes_a_partition_and_keeps_it(consumer: SdkClient, senders: EventSenders, string: str) -> None:
     partition = senders.send("owned", {"body": "1"})
 
     def start(reader: str, level: int | None) -> None:
