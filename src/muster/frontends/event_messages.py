@@ -38,6 +38,8 @@ _APPLICATION = frozenset({"iothub-creation-time-utc", "iothub-ack", "iothub-oper
 # Set for the edge's own routing; it does not reach the cloud (hub-service.md 8.7).
 _DROPPED = frozenset({"iothub-outputname"})
 
+_STAMPED = frozenset({"x-opt-sequence-number", "x-opt-offset", "x-opt-enqueued-time", "iothub-enqueuedtime"})
+
 _LONG = Struct(">q")
 _U32 = Struct(">I")
 _ANNOTATIONS = Struct(">4sII")  # message annotations as map32: descriptor and constructor, size, count
@@ -75,7 +77,7 @@ class _Template:
             "dt-dataschema": model_id,
         }
         properties = _properties(system, annotations, application)
-        known = {Symbol(name): text for name, text in annotations.items() if text}
+        known = {Symbol(name): text for name, text in annotations.items() if text and name not in _STAMPED}
         self.annotations = b"".join([encode(key) + encode(text) for key, text in known.items()])
         self.count = _FIXED_COUNT + 2 * len(known)
         self.size = _FIXED_SIZE + len(self.annotations)
@@ -100,6 +102,8 @@ def _properties(system: dict[str, str], annotations: dict[str, str], application
             properties.absolute_expiry_time = expiry
         elif name in _APPLICATION:
             application.setdefault(name, text)
+        elif not name.isascii():
+            application.setdefault(name, text)  # the keys of annotations are symbols
         elif name not in _DROPPED:
             annotations.setdefault(name.removeprefix("$."), text)
     _require_ascii(properties, application)
