@@ -72,7 +72,7 @@ class PartitionLog:
             "SELECT (SELECT event_offset FROM event WHERE hub = :hub AND partition = :partition"
             " AND sequence_number >= :last ORDER BY sequence_number LIMIT 1),"
             " (SELECT event_offset FROM event WHERE hub = :hub AND partition = :partition"
-            " AND sequence_number >= :number ORDER BY sequence_number LIMIT 1), next_offset"
+            " AND sequence_number >= :number ORDER BY sequence_number LIMIT 1), next_offset, next_sequence_number"
             " FROM event_partition WHERE hub = :hub AND partition = :partition",
             hub=hub,
             partition=partition,
@@ -81,8 +81,9 @@ class PartitionLog:
         )
         if row is None or row[1] is None:
             return limit
+        count = min(limit, row[3] - number)
         size = (row[2] if row[0] is None else row[0]) - row[1]
-        return limit if size <= _LARGEST_READ_BYTES else max(1, limit * _LARGEST_READ_BYTES // size)
+        return limit if size <= _LARGEST_READ_BYTES else max(1, count * _LARGEST_READ_BYTES // size)
 
     async def locate(self, hub: str, partition: int, position: StartingPosition) -> int:
         """The sequence number of the first event to read.
