@@ -14,7 +14,7 @@ from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
 from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.amqp_links import Opener
-from muster.hub.events import Head, Messages
+from muster.hub.event_batches import Head, Messages
 from muster.wire.amqp_frames import EMPTY_FRAME
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import Attach, Detach, Flow, Source
@@ -156,7 +156,7 @@ async def test_events_that_were_not_kept_are_passed_over(services: Services, cli
     assert await bodies(client, 1) == [0]
 
     async def lose(tx: Any) -> None:
-        await tx.execute("DELETE FROM event WHERE sequence_number < 3")
+        await tx.execute("DELETE FROM event_batch WHERE last_sequence_number < 3")
 
     await services.database.transact(lose)
     await client.send(Flow(1, 5000, 0, 5000, link.handle, 1, 10))

@@ -11,7 +11,7 @@ from muster.domain.event_hub import event_hub_name
 from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.amqp_links import Opener
 from muster.frontends.event_messages import NEVER
-from muster.hub.events import Head, Messages
+from muster.hub.event_batches import Head, Messages
 from muster.wire.amqp_messages import AmqpValue, Message, Properties
 from muster.wire.amqp_types import Array, Int, Long, Symbol, Timestamp, Ulong, Uuid, Value
 
@@ -103,7 +103,7 @@ async def test_a_partition(node: Cbs, services: Services) -> None:
 
 
 async def lose_all(tx: Any) -> None:
-    await tx.execute("DELETE FROM event")
+    await tx.execute("DELETE FROM event_batch")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 
 from muster.domain.documents import read
 from muster.domain.timestamp import parse_iso
-from muster.hub.partition_log import EventRow, PartitionInformation
+from muster.hub.event_batches import EventRun, Head
+from muster.hub.partition_log import PartitionInformation
 from muster.wire.amqp_composites import describe
 from muster.wire.amqp_encoder import encode
 from muster.wire.amqp_messages import Properties
@@ -62,7 +63,7 @@ class _Template:
 
     __slots__ = ("annotations", "count", "hidden", "sections", "size")
 
-    def __init__(self, head: tuple[str, ...]) -> None:
+    def __init__(self, head: Head) -> None:
         source, device_id, module_id, generation_id, method, model_id, system_text, application_text = head
         system: dict[str, str] = read(system_text, dict[str, str])
         application: dict[str, Any] = read(application_text, dict[str, Any])
@@ -139,47 +140,42 @@ class EventEncoder:
     """Encodes events; keeps the templates of many origins, so one serves all readers."""
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[str, ...], _Template] = {}
+        self._templates: dict[Head, _Template] = {}
 
-    def encode(self, rows: Sequence[EventRow], delivery_annotations: bytes = b"") -> list[bytes]:
-        """The message of each row of ``PartitionLog.read``, but of those that no reader sees."""
-        templates = self._templates
+    def encode(self, runs: Sequence[EventRun], delivery_annotations: bytes = b"") -> list[bytes]:
+        """The message of each event, but of those that no reader sees."""
         messages: list[bytes] = []
-        enqueued = -1
-        times = b""
-        for row in rows:
-            head = row[4:]
-            template = templates.get(head) or self._template(head)
+        for run in runs:
+            template = self._templates.get(run.head) or self._template(run.head)
             if template.hidden:
                 continue
-            if row[2] != enqueued:
-                enqueued = row[2]
-                stamp = _LONG.pack(enqueued // _MILLISECOND)
-                times = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp))
-            offset = b"%d" % row[1]
-            body = row[3]
-            size = len(body)
-            messages.append(
-                b"".join(
-                    (
-                        delivery_annotations,
-                        _ANNOTATIONS.pack(_MAP, template.size + len(offset), template.count),
-                        _SEQUENCE_KEY,
-                        _LONG.pack(row[0]),
-                        _OFFSET_KEY,
-                        _LENGTHS[len(offset)],
-                        offset,
-                        times,
-                        template.annotations,
-                        template.sections,
-                        _SHORT_BODY[size] if size < 256 else _LONG_BODY + _U32.pack(size),  # noqa: PLR2004 - one byte
-                        body,
+            stamp = _LONG.pack(run.enqueued_time // _MILLISECOND)
+            shared = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp, template.annotations, template.sections))
+            number, offset = run.sequence_number, run.offset
+            for body in run.bodies:
+                digits = b"%d" % offset
+                size = len(body)
+                messages.append(
+                    b"".join(
+                        (
+                            delivery_annotations,
+                            _ANNOTATIONS.pack(_MAP, template.size + len(digits), template.count),
+                            _SEQUENCE_KEY,
+                            _LONG.pack(number),
+                            _OFFSET_KEY,
+                            _LENGTHS[len(digits)],
+                            digits,
+                            shared,
+                            _SHORT_BODY[size] if size < 256 else _LONG_BODY + _U32.pack(size),  # noqa: PLR2004
+                            body,
+                        )
                     )
                 )
-            )
+                number += 1
+                offset += size + 1
         return messages
 
-    def _template(self, head: tuple[str, ...]) -> _Template:
+    def _template(self, head: Head) -> _Template:
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
         template = self._templates[head] = _Template(head)

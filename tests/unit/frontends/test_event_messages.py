@@ -5,6 +5,7 @@ import json
 import pytest
 
 from muster.frontends.event_messages import NEVER, SECURITY_INTERFACE, EventEncoder, runtime_metrics
+from muster.hub.event_batches import EventRun
 from muster.hub.partition_log import PartitionInformation
 from muster.wire.amqp_composites import decode_message, encode_message
 from muster.wire.amqp_messages import Data, Properties
@@ -16,7 +17,8 @@ TIME = 1_790_000_000_123_456
 
 def row(system=None, application=None, body=b"x", number=7, offset=123, module="", method=METHOD, model="", source="T"):
     texts = json.dumps(system or {}), json.dumps(application or {})
-    return (number, offset, TIME, body, source, "dev-1", module, "638" if method else "", method, model, *texts)
+    head = (source, "dev-1", module, "638" if method else "", method, model, *texts)
+    return EventRun(head, number, offset, TIME, [body])
 
 
 def message(*rows):
@@ -130,6 +132,13 @@ def test_security_messages_reach_nobody():
     rows = [row(), row({"iothub-interface-id": SECURITY_INTERFACE}), row(number=9)]
     found = [decode_message(payload) for payload in EventEncoder().encode(rows)]
     assert [annotations(one)["x-opt-sequence-number"] for one in found] == [Long(7), Long(9)]
+
+
+def test_events_of_one_origin_count_on():
+    run = row(body=b"abc")._replace(bodies=[b"abc", b"", b"d"])
+    found = [annotations(decode_message(payload)) for payload in EventEncoder().encode([run])]
+    assert [one["x-opt-sequence-number"] for one in found] == [Long(7), Long(8), Long(9)]
+    assert [one["x-opt-offset"] for one in found] == ["123", "127", "128"]
 
 
 def test_what_is_written_is_written_in_the_shortest_order_of_sections():
