@@ -248,6 +248,9 @@ class TestEnds:
         client, _first, _second = await two_links(amqp, node)
         client.protocol.shutdown()
         client.protocol.shutdown()
+        end = await client.receive(End)
+        assert end.error is not None
+        assert end.error.condition == "amqp:link:detach-forced"
         close = await client.receive(Close)
         assert close.error is not None
         assert close.error.condition == "amqp:connection:forced"

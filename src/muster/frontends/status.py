@@ -49,7 +49,6 @@ _ROWS = {
 # Quota and queue depth have a condition of their own under 403, a lost lock under 412, readers of events theirs.
 _AMQP_BY_CODE = {
     400029: "amqp:connection:forced",
-    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     400212: "com.microsoft:argument-out-of-range",
     409204: "amqp:link:stolen",
     403002: "amqp:resource-limit-exceeded",
