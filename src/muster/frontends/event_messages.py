@@ -53,9 +53,8 @@ _TIME_KEY = encode(Symbol("x-opt-enqueued-time")) + b"\x83"
 _HUB_TIME_KEY = encode(Symbol("iothub-enqueuedtime")) + b"\x83"
 _FIXED_SIZE = 4 + len(_SEQUENCE_KEY) + 8 + len(_OFFSET_KEY) + 1 + len(_TIME_KEY) + 8 + len(_HUB_TIME_KEY) + 8
 _FIXED_COUNT = 8  # keys and values of the four that change
-_SHORT_BODY = [b"\x00\x53\x75\xa0" + bytes([size]) for size in range(256)]
+_SHORT_BODY = b"\x00\x53\x75\xa0"
 _LONG_BODY = b"\x00\x53\x75\xb0"
-_LENGTHS = [bytes([size]) for size in range(32)]
 
 
 class _Template:
@@ -147,32 +146,8 @@ class EventEncoder:
         messages: list[bytes] = []
         for run in runs:
             template = self._templates.get(run.head) or self._template(run.head)
-            if template.hidden:
-                continue
-            stamp = _LONG.pack(run.enqueued_time // _MILLISECOND)
-            shared = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp, template.annotations, template.sections))
-            number, offset = run.sequence_number, run.offset
-            for body in run.bodies:
-                digits = b"%d" % offset
-                size = len(body)
-                messages.append(
-                    b"".join(
-                        (
-                            delivery_annotations,
-                            _ANNOTATIONS.pack(_MAP, template.size + len(digits), template.count),
-                            _SEQUENCE_KEY,
-                            _LONG.pack(number),
-                            _OFFSET_KEY,
-                            _LENGTHS[len(digits)],
-                            digits,
-                            shared,
-                            _SHORT_BODY[size] if size < 256 else _LONG_BODY + _U32.pack(size),  # noqa: PLR2004
-                            body,
-                        )
-                    )
-                )
-                number += 1
-                offset += size + 1
+            if not template.hidden:
+                _encode_run(run, template, delivery_annotations, messages)
         return messages
 
     def _template(self, head: Head) -> _Template:
@@ -180,6 +155,30 @@ class EventEncoder:
             self._templates.clear()
         template = self._templates[head] = _Template(head)
         return template
+
+
+def _encode_run(run: EventRun, template: _Template, delivery_annotations: bytes, messages: list[bytes]) -> None:
+    """What stands between the numbers of two events is the same unless the length of a body or an offset changes."""
+    stamp = _LONG.pack(run.enqueued_time // _MILLISECOND)
+    shared = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp, template.annotations, template.sections))
+    number, offset = run.sequence_number, run.offset
+    width = length = -1
+    start = middle = end = b""
+    join, pack, append = b"".join, _LONG.pack, messages.append
+    for body in run.bodies:
+        digits = b"%d" % offset
+        size = len(body)
+        if len(digits) != width:
+            width = len(digits)
+            annotations = _ANNOTATIONS.pack(_MAP, template.size + width, template.count)
+            start = delivery_annotations + annotations + _SEQUENCE_KEY
+            middle = _OFFSET_KEY + bytes([width])
+        if size != length:
+            length = size
+            end = shared + (_SHORT_BODY + bytes([size]) if size < 256 else _LONG_BODY + _U32.pack(size))  # noqa: PLR2004
+        append(join((start, pack(number), middle, digits, end, body)))
+        number += 1
+        offset += size + 1
 
 
 def runtime_metrics(information: PartitionInformation, now: int) -> bytes:
