@@ -9,6 +9,7 @@ from tests.support.fix_arm import GROUP, HUBS, PROVIDER, SERVICE, SUBSCRIPTION, 
 from tests.support.fix_services import KEY, Services
 
 from muster.domain.device import IdentityBody
+from muster.domain.event_hub import event_hub_name
 from muster.domain.timestamp import DAY
 from muster.hub.authentication import Principal
 from muster.hub.hubs import HUBS_CHANGED
@@ -54,6 +55,8 @@ class TestCreation:
                         "retentionTimeInDays": 1,
                         "partitionCount": 4,
                         "partitionIds": ["0", "1", "2", "3"],
+                        "path": event_hub_name("east"),
+                        "endpoint": "sb://east.example.net/",
                     }
                 },
                 "cloudToDevice": {

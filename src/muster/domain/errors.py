@@ -21,7 +21,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
-                                    ReceiverDisconnectedError LinkCreationConflictError
+                                    LinkCreationConflictError ReceiverDisconnectedError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -163,20 +163,20 @@ class CertificateIssuanceFailedError(BadRequestError):
         self.problems = problems
 
 
-class PartitionUnknownError(BadRequestError):
-    """An event hub has no such partition; the number is ours (hub-service.md 8.5)."""
-
-    code = 400212
-    name = "PartitionUnknown"
-    message = "The specified partition is invalid for an EventHub partition."
-
-
 class ForcedByFaultError(BadRequestError):
     """The end of what a device asked to be ended (hub-device.md 13)."""
 
     code = 400029
     name = "ConnectionForcefullyClosedOnFaultInjection"
     message = "The connection is closed: a fault is being injected."
+
+
+class PartitionUnknownError(BadRequestError):
+    """An event hub has no such partition; the number is ours (hub-service.md 8.5)."""
+
+    code = 400212
+    name = "PartitionUnknown"
+    message = "The specified partition is invalid for an EventHub partition."
 
 
 class FaultInjectionError(BadRequestError):

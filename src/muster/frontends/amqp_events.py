@@ -30,8 +30,9 @@ from muster.frontends.amqp_links import BaseLinkHead, LinkContext, LinkOpening
 from muster.frontends.amqp_management import Management
 from muster.frontends.amqp_requests import RequestNode
 from muster.frontends.event_messages import EventEncoder, runtime_metrics
+from muster.hub.event_batches import EventRun
 from muster.hub.hubs import Hub, Hubs, UnknownHubError
-from muster.hub.partition_log import LARGEST_READ, EventRow
+from muster.hub.partition_log import LARGEST_READ
 from muster.hub.partition_readers import PartitionReader, PartitionReaders, ReaderRequest
 from muster.wire.amqp_performatives import RECEIVER, SENDER, Error, lookup
 from muster.wire.amqp_sessions import Credit, Disposed, Link
@@ -47,6 +48,9 @@ _EPOCH: Final = "com.microsoft:epoch"
 _RECEIVER_NAME: Final = "com.microsoft:receiver-name"
 _RUNTIME_METRIC: Final = "com.microsoft:enable-receiver-runtime-metric"
 _LONGEST_NAME: Final = 64
+
+_LARGE_BATCH: Final = 32 * 1024
+"""Bytes. Who gets so much at once is behind, or reads a stream that is not."""
 
 _NEWS_SECONDS: Final = 10.0
 """News may be lost, so a reader looks for itself once in a while."""
@@ -238,26 +242,31 @@ class _Receiver(BaseLinkHead):
         """Whether there was something to read."""
         limit = min(self._link.credit, LARGEST_READ)
         started = time.perf_counter()
-        rows = await self._reader.read(limit)
-        if rows:
+        runs = await self._reader.read(limit)
+        if runs:
             annotations = b""
             if self._metrics:
                 annotations = runtime_metrics(await self._reader.newest(), self._context.clock())
-            rows = self._within_credit(rows)
-            messages = self._encoder.encode(rows, annotations)
+            # Credit may have been taken back meanwhile.
+            messages = self._encoder.encode(self._within_credit(runs), annotations)
             self._context.core.transfer_many(self._link, messages, settled=True)
             self._context.flush()
-            if len(rows) == limit:
+            if sum(map(len, messages)) >= _LARGE_BATCH:
                 await self._reader.rest(time.perf_counter() - started)
+            else:
+                await asyncio.sleep(0)
         elif self._link.drain:
             self._context.core.drained(self._link)
             self._context.flush()
-        return bool(rows)
+        return bool(runs)
 
-    def _within_credit(self, rows: list[EventRow]) -> list[EventRow]:
-        """The peer may have taken credit back while the rows were read."""
+    def _within_credit(self, runs: list[EventRun]) -> list[EventRun]:
         credit = self._link.credit
-        if len(rows) <= credit:
-            return rows
-        self._reader.number = rows[credit][0]
-        return rows[:credit]
+        within: list[EventRun] = []
+        for run in runs:
+            if len(run.bodies) > credit:
+                self._reader.number = run.sequence_number + credit
+                return [*within, run._replace(bodies=run.bodies[:credit])]
+            within.append(run)
+            credit -= len(run.bodies)
+        return within

@@ -116,6 +116,7 @@ def _refusal(context: LinkContext, error: ServiceError) -> Message:
     outcome: dict[Value, Value] = {
         "status-code": Int(error.status),
         "status-description": told.description,
+        "statusDescription": told.description,  # the spelling under which azure-eventhub looks for it here
         "error-condition": Symbol(told.condition),
     }
     return Message(application_properties=outcome, body=AmqpValue(None))

@@ -10,7 +10,8 @@ from typing import Any
 
 from muster.domain.documents import read
 from muster.domain.timestamp import parse_iso
-from muster.hub.partition_log import EventRow, PartitionInformation
+from muster.hub.event_batches import EventRun, Head
+from muster.hub.partition_log import PartitionInformation
 from muster.wire.amqp_composites import describe
 from muster.wire.amqp_encoder import encode
 from muster.wire.amqp_messages import Properties
@@ -38,6 +39,8 @@ _APPLICATION = frozenset({"iothub-creation-time-utc", "iothub-ack", "iothub-oper
 # Set for the edge's own routing; it does not reach the cloud (hub-service.md 8.7).
 _DROPPED = frozenset({"iothub-outputname"})
 
+_STAMPED = frozenset({"x-opt-sequence-number", "x-opt-offset", "x-opt-enqueued-time", "iothub-enqueuedtime"})
+
 _LONG = Struct(">q")
 _U32 = Struct(">I")
 _ANNOTATIONS = Struct(">4sII")  # message annotations as map32: descriptor and constructor, size, count
@@ -50,9 +53,8 @@ _TIME_KEY = encode(Symbol("x-opt-enqueued-time")) + b"\x83"
 _HUB_TIME_KEY = encode(Symbol("iothub-enqueuedtime")) + b"\x83"
 _FIXED_SIZE = 4 + len(_SEQUENCE_KEY) + 8 + len(_OFFSET_KEY) + 1 + len(_TIME_KEY) + 8 + len(_HUB_TIME_KEY) + 8
 _FIXED_COUNT = 8  # keys and values of the four that change
-_SHORT_BODY = [b"\x00\x53\x75\xa0" + bytes([size]) for size in range(256)]
+_SHORT_BODY = b"\x00\x53\x75\xa0"
 _LONG_BODY = b"\x00\x53\x75\xb0"
-_LENGTHS = [bytes([size]) for size in range(32)]
 
 
 class _Template:
@@ -60,7 +62,7 @@ class _Template:
 
     __slots__ = ("annotations", "count", "hidden", "sections", "size")
 
-    def __init__(self, head: tuple[str, ...]) -> None:
+    def __init__(self, head: Head) -> None:
         source, device_id, module_id, generation_id, method, model_id, system_text, application_text = head
         system: dict[str, str] = read(system_text, dict[str, str])
         application: dict[str, Any] = read(application_text, dict[str, Any])
@@ -75,7 +77,7 @@ class _Template:
             "dt-dataschema": model_id,
         }
         properties = _properties(system, annotations, application)
-        known = {Symbol(name): text for name, text in annotations.items() if text}
+        known = {Symbol(name): text for name, text in annotations.items() if text and name not in _STAMPED}
         self.annotations = b"".join([encode(key) + encode(text) for key, text in known.items()])
         self.count = _FIXED_COUNT + 2 * len(known)
         self.size = _FIXED_SIZE + len(self.annotations)
@@ -100,6 +102,8 @@ def _properties(system: dict[str, str], annotations: dict[str, str], application
             properties.absolute_expiry_time = expiry
         elif name in _APPLICATION:
             application.setdefault(name, text)
+        elif not name.isascii():
+            application.setdefault(name, text)  # the keys of annotations are symbols
         elif name not in _DROPPED:
             annotations.setdefault(name.removeprefix("$."), text)
     _require_ascii(properties, application)
@@ -135,51 +139,46 @@ class EventEncoder:
     """Encodes events; keeps the templates of many origins, so one serves all readers."""
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[str, ...], _Template] = {}
+        self._templates: dict[Head, _Template] = {}
 
-    def encode(self, rows: Sequence[EventRow], delivery_annotations: bytes = b"") -> list[bytes]:
-        """The message of each row of ``PartitionLog.read``, but of those that no reader sees."""
-        templates = self._templates
+    def encode(self, runs: Sequence[EventRun], delivery_annotations: bytes = b"") -> list[bytes]:
+        """The message of each event, but of those that no reader sees."""
         messages: list[bytes] = []
-        enqueued = -1
-        times = b""
-        for row in rows:
-            head = row[4:]
-            template = templates.get(head) or self._template(head)
-            if template.hidden:
-                continue
-            if row[2] != enqueued:
-                enqueued = row[2]
-                stamp = _LONG.pack(enqueued // _MILLISECOND)
-                times = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp))
-            offset = b"%d" % row[1]
-            body = row[3]
-            size = len(body)
-            messages.append(
-                b"".join(
-                    (
-                        delivery_annotations,
-                        _ANNOTATIONS.pack(_MAP, template.size + len(offset), template.count),
-                        _SEQUENCE_KEY,
-                        _LONG.pack(row[0]),
-                        _OFFSET_KEY,
-                        _LENGTHS[len(offset)],
-                        offset,
-                        times,
-                        template.annotations,
-                        template.sections,
-                        _SHORT_BODY[size] if size < 256 else _LONG_BODY + _U32.pack(size),  # noqa: PLR2004 - one byte
-                        body,
-                    )
-                )
-            )
+        for run in runs:
+            template = self._templates.get(run.head) or self._template(run.head)
+            if not template.hidden:
+                _encode_run(run, template, delivery_annotations, messages)
         return messages
 
-    def _template(self, head: tuple[str, ...]) -> _Template:
+    def _template(self, head: Head) -> _Template:
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
         template = self._templates[head] = _Template(head)
         return template
+
+
+def _encode_run(run: EventRun, template: _Template, delivery_annotations: bytes, messages: list[bytes]) -> None:
+    """What stands between the numbers of two events is the same unless the length of a body or an offset changes."""
+    stamp = _LONG.pack(run.enqueued_time // _MILLISECOND)
+    shared = b"".join((_TIME_KEY, stamp, _HUB_TIME_KEY, stamp, template.annotations, template.sections))
+    number, offset = run.sequence_number, run.offset
+    width = length = -1
+    start = middle = end = b""
+    join, pack, append = b"".join, _LONG.pack, messages.append
+    for body in run.bodies:
+        digits = b"%d" % offset
+        size = len(body)
+        if len(digits) != width:
+            width = len(digits)
+            annotations = _ANNOTATIONS.pack(_MAP, template.size + width, template.count)
+            start = delivery_annotations + annotations + _SEQUENCE_KEY
+            middle = _OFFSET_KEY + bytes([width])
+        if size != length:
+            length = size
+            end = shared + (_SHORT_BODY + bytes([size]) if size < 256 else _LONG_BODY + _U32.pack(size))  # noqa: PLR2004
+        append(join((start, pack(number), middle, digits, end, body)))
+        number += 1
+        offset += size + 1
 
 
 def runtime_metrics(information: PartitionInformation, now: int) -> bytes:

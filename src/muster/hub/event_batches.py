@@ -7,7 +7,7 @@ by the last sequence number in them; the numbers, and the offsets, of the others
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -92,6 +92,39 @@ def _parts(messages: Messages) -> Iterator[Messages]:
             part.count += len(some)
             part.size += size
     yield part
+
+
+class EventRun(NamedTuple):
+    """Events with one head that follow each other; sequence number and offset are those of the first. The time is in
+    microseconds UTC.
+    """
+
+    head: Head
+    sequence_number: int
+    offset: int
+    enqueued_time: int
+    bodies: list[bytes]
+
+
+def runs_of(row: Row, since: int, limit: int) -> list[EventRun]:
+    """Up to ``limit`` events as ``events_of`` has them, for who has no time for each of them."""
+    _, last, count, offset, enqueued_time, content = row
+    decoded = _decode(content)
+    number = last - count + 1
+    offset -= count + sum([sum(map(len, bodies)) for _, bodies in decoded])
+    found: list[EventRun] = []
+    for head, bodies in decoded:
+        passed = min(len(bodies), max(0, since - number))
+        some = bodies[passed : passed + limit] if passed or len(bodies) > limit else bodies
+        if some:
+            before = passed + sum(map(len, bodies[:passed]))
+            found.append(EventRun(head, number + passed, offset + before, enqueued_time, some))
+            limit -= len(some)
+            if not limit:
+                break
+        number += len(bodies)
+        offset += len(bodies) + sum(map(len, bodies))
+    return found
 
 
 def events_of(row: Row, since: int, limit: int) -> list[Event]:

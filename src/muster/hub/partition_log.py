@@ -1,35 +1,27 @@
 """The event log as readers of one partition see it: where a position is, what stands there, and what comes.
 
-Rows stay rows: who sends a million of them has no time for more. Sources: hub-service.md 8.4, 8.5. Not here: appending
-(``events.py``), and who may read (``partition_readers.py``).
+Events stay together as they are stored: who sends a million of them has no time for each. Sources: hub-service.md 8.4,
+8.5. Not here: appending (``events.py``), and who may read (``partition_readers.py``).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from muster.bus.bus import Bus, Message, Subscription
 from muster.domain.errors import ArgumentInvalidError, PartitionUnknownError
 from muster.domain.event_hub import Key, StartingPosition
+from muster.hub.event_batches import STORED, EventRun, runs_of
 from muster.hub.events import events_subject
 from muster.store.database import Database, Row
 
-LARGEST_READ = 200
-"""Events. SQLite reads them on the event loop in about a millisecond; many more would be read twice (``sqlite.py``)."""
+LARGEST_READ = 512
+"""Events: what one row may hold. To read and send so many keeps the event loop for a millisecond or two."""
 
-_LARGEST_READ_BYTES = 2 * 1024 * 1024
+_LARGEST_READ_BYTES = 1024 * 1024
+_ROWS_AT_ONCE = 64
 
-_COLUMNS = (
-    "sequence_number, event_offset, enqueued_time, body, source, device_id, module_id, generation_id,"
-    " authentication_method, model_id, system_properties, application_properties"
-)
-
-EventRow = tuple[Any, ...]
-"""Sequence number, offset, time in microseconds UTC and body of an event; behind them eight texts, which many events
-share: source, device id, module id, generation id, authentication method, model id, and the system and application
-properties as JSON.
-"""
+_PLACE = "last_sequence_number, last_sequence_number - message_count + 1, next_offset, enqueued_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +43,48 @@ class PartitionLog:
     def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
         self._bus = bus
+        self._last_offsets: dict[tuple[str, int], tuple[int, int]] = {}
 
-    async def read(self, hub: str, partition: int, number: int, limit: int) -> list[EventRow]:
-        """Events from a sequence number on, fewer where they are large."""
+    async def read(self, hub: str, partition: int, number: int, limit: int) -> list[EventRun]:
+        """Up to ``limit`` events from a sequence number on, fewer where they are large; none when there are none."""
         limit = min(limit, LARGEST_READ)
-        if limit > 1:
-            limit = await self._fitting(hub, partition, number, limit)
-        return await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM event WHERE hub = :hub AND partition = :partition AND sequence_number >= :number"
-            " ORDER BY sequence_number LIMIT :limit",
+        last = await self._last_of_read(hub, partition, number, limit)
+        if last is None:
+            return []
+        rows = await self._database.fetch_all(
+            f"SELECT {STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            " AND last_sequence_number >= :number AND last_sequence_number <= :last ORDER BY last_sequence_number",
             hub=hub,
             partition=partition,
             number=number,
-            limit=limit,
+            last=last,
         )
+        runs: list[EventRun] = []
+        for row in rows:
+            found = runs_of(row, number, limit)
+            limit -= sum([len(run.bodies) for run in found])
+            runs += found
+        return runs
 
-    async def _fitting(self, hub: str, partition: int, number: int, limit: int) -> int:
-        """So many that their bodies fit into one read: offsets count the bytes of bodies."""
-        row = await self._database.fetch_one(
-            "SELECT (SELECT event_offset FROM event WHERE hub = :hub AND partition = :partition"
-            " AND sequence_number >= :last ORDER BY sequence_number LIMIT 1),"
-            " (SELECT event_offset FROM event WHERE hub = :hub AND partition = :partition"
-            " AND sequence_number >= :number ORDER BY sequence_number LIMIT 1), next_offset"
-            " FROM event_partition WHERE hub = :hub AND partition = :partition",
+    async def _last_of_read(self, hub: str, partition: int, number: int, limit: int) -> int | None:
+        """The last row to read for so many events."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT :rows",
             hub=hub,
             partition=partition,
             number=number,
-            last=number + limit,
+            rows=min(limit, _ROWS_AT_ONCE),
         )
-        if row is None or row[1] is None:
-            return limit
-        size = (row[2] if row[0] is None else row[0]) - row[1]
-        return limit if size <= _LARGEST_READ_BYTES else max(1, limit * _LARGEST_READ_BYTES // size)
+        if not rows:
+            return None
+        enough, most = max(number, rows[0][1]) + limit - 1, rows[0][2] + _LARGEST_READ_BYTES
+        taken = rows[0][0]
+        for last, first, next_offset, _ in rows[1:]:
+            if first > enough or next_offset > most:
+                break
+            taken = last
+        return int(taken)
 
     async def locate(self, hub: str, partition: int, position: StartingPosition) -> int:
         """The sequence number of the first event to read.
@@ -119,42 +121,76 @@ class PartitionLog:
         return row[0], row[1]
 
     async def _first(self, hub: str, partition: int, position: StartingPosition, end: int) -> int:
-        """By halves: offsets and times rise with sequence numbers, which have no gaps."""
-        oldest = await self._event_at(hub, partition, position.key, 0)
-        low, high = (end if oldest is None else oldest[0]), end
+        """By halves: offsets and times rise with sequence numbers."""
+        by_offset = position.key is Key.OFFSET
+        low, high = 0, end
+        found: Row | None = None
         while low < high:
-            middle = (low + high) // 2
-            found = await self._event_at(hub, partition, position.key, middle)
-            if found is None or found[1] >= position.value:
-                high = middle
+            row = await self._row_at(hub, partition, (low + high) // 2)
+            if row is None:
+                high = (low + high) // 2
+            elif row[2] <= position.value if by_offset else row[3] < position.value:
+                low = row[0] + 1
             else:
-                low = middle + 1
-        return low
+                high, found = min(row[1], (low + high) // 2), row
+        if found is None:
+            return end
+        return await self._within(hub, partition, position.value, found) if by_offset else int(found[1])
 
-    async def _event_at(self, hub: str, partition: int, key: Key, number: int) -> Row | None:
+    async def _row_at(self, hub: str, partition: int, number: int) -> Row | None:
+        """Where the events of a row are: last and first sequence number, next offset, time."""
         return await self._database.fetch_one(
-            f"SELECT sequence_number, {key.value} FROM event WHERE hub = :hub AND partition = :partition"
-            " AND sequence_number >= :number ORDER BY sequence_number LIMIT 1",
+            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT 1",
             hub=hub,
             partition=partition,
             number=number,
         )
 
+    async def _within(self, hub: str, partition: int, offset: int, place: Row) -> int:
+        """The first event of a row with this offset or a later one; else what follows the row."""
+        for run in await self._runs(hub, partition, place[0]):
+            at = run.offset
+            for index, body in enumerate(run.bodies):
+                if at >= offset:
+                    return run.sequence_number + index
+                at += len(body) + 1
+        return int(place[0]) + 1
+
+    async def _runs(self, hub: str, partition: int, last: int) -> list[EventRun]:
+        row = await self._database.fetch_one(
+            f"SELECT {STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            " AND last_sequence_number = :last",
+            hub=hub,
+            partition=partition,
+            last=last,
+        )
+        return [] if row is None else runs_of(row, 0, row[2])
+
     async def information(self, hub: str, partition: int) -> PartitionInformation:
         """Raises PartitionUnknownError."""
         end, next_offset = await self._end(hub, partition)
-        oldest = await self._event_at(hub, partition, Key.OFFSET, 0)
+        oldest = await self._row_at(hub, partition, 0)
         newest = await self._database.fetch_one(
-            "SELECT sequence_number, event_offset, enqueued_time FROM event WHERE hub = :hub"
-            " AND partition = :partition ORDER BY sequence_number DESC LIMIT 1",
+            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            " ORDER BY last_sequence_number DESC LIMIT 1",
             hub=hub,
             partition=partition,
         )
-        if newest is None:
+        if newest is None or oldest is None:
             # The newest event has left: reading goes on behind it all the same.
             return PartitionInformation(end, end - 1, next_offset - 1, None, is_empty=True)
-        begin = newest[0] if oldest is None else oldest[0]
-        return PartitionInformation(begin, newest[0], newest[1], newest[2], is_empty=False)
+        offset = await self._last_offset(hub, partition, newest)
+        return PartitionInformation(oldest[1], newest[0], offset, newest[3], is_empty=False)
+
+    async def _last_offset(self, hub: str, partition: int, newest: Row) -> int:
+        """That of the last event; it stands in the row, which is not read again as long as it is the newest one."""
+        known = self._last_offsets.get((hub, partition))
+        if known is None or known[0] != newest[0]:
+            runs = await self._runs(hub, partition, newest[0])
+            length = len(runs[-1].bodies[-1]) if runs else 0
+            known = self._last_offsets[hub, partition] = (newest[0], newest[2] - length - 1)
+        return known[1]
 
     async def created(self, hub: str) -> int:
         """When a hub was made, in microseconds UTC."""

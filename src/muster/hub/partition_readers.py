@@ -23,9 +23,10 @@ from muster.domain.errors import (
 )
 from muster.domain.event_hub import StartingPosition, event_hub_name
 from muster.hub.consumer_groups import CONSUMER_GROUP_DELETED, ConsumerGroups
+from muster.hub.event_batches import EventRun
 from muster.hub.events import EventLog
 from muster.hub.hubs import HUBS_CHANGED, Hub, Hubs
-from muster.hub.partition_log import EventRow, PartitionInformation, PartitionLog
+from muster.hub.partition_log import PartitionInformation, PartitionLog
 
 _log = logging.getLogger("muster.hub")
 
@@ -62,23 +63,25 @@ class PartitionReader:
         self.place = place
         self.displaced = displaced
         self._readers = readers
+        self._began = False  # before that, events that are not there any more are not missed
 
     def __str__(self) -> str:
         hub, group, partition = self.place
         level = "" if self.request.epoch is None else f" at owner level {self.request.epoch}"
         return f"partition {partition} of {hub} for {group}{level}"
 
-    async def read(self, limit: int) -> list[EventRow]:
+    async def read(self, limit: int) -> list[EventRun]:
         """The next events; the reader is behind them then."""
         hub, _, partition = self.place
         started = self.number
-        rows = await self._readers.log.read(hub, partition, started, limit)
-        if rows:
-            lost = rows[0][0] - started
-            if lost > 0:
+        runs = await self._readers.log.read(hub, partition, started, limit)
+        if runs:
+            lost = runs[0].sequence_number - started
+            if lost > 0 and self._began:
                 _log.warning("a reader of %s lost %d events: they were not kept that long", self, lost)
-            self.number = rows[-1][0] + 1
-        return rows
+            self._began = True
+            self.number = runs[-1].sequence_number + len(runs[-1].bodies)
+        return runs
 
     async def newest(self) -> PartitionInformation:
         return await self._readers.log.information(self.place[0], self.place[2])

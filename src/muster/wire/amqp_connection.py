@@ -437,22 +437,23 @@ class AmqpConnection(Opening):
             raise RuntimeError(f"{link} has no credit for {count}")
         session = link.session
         first = session.next_delivery_id
-        fast = 0 if session.pending else min(count, session.remote_incoming_window)
         room = self._peer_max_frame_size - SHORT_TRANSFER.size
+        fast = 0 if session.pending else min(count, session.remote_incoming_window, MODULUS - first)
         middle = short_transfer_middle(session.channel, link.handle)
         end = SHORT_TRANSFER_SETTLED if settled else SHORT_TRANSFER_UNSETTLED
-        output = self._output
-        sent = 0
-        for payload in payloads[:fast]:
-            if len(payload) > room:
+        pack, append, head_size = SHORT_TRANSFER.pack, self._output.append, SHORT_TRANSFER.size
+        delivery_id = first
+        for payload in payloads if fast == count else payloads[:fast]:
+            size = len(payload)
+            if size > room:
                 break
-            delivery_id = (first + sent) % MODULUS
-            size = SHORT_TRANSFER.size + len(payload)
-            output.append(SHORT_TRANSFER.pack(size, middle, delivery_id, SHORT_TAG, delivery_id, end))
-            output.append(payload)
-            if not settled:
-                session.unsettled_out[delivery_id] = link
-            sent += 1
+            append(pack(head_size + size, middle, delivery_id, SHORT_TAG, delivery_id, end))
+            append(payload)
+            delivery_id += 1
+        sent = delivery_id - first
+        if not settled:
+            for unsettled in range(first, delivery_id):
+                session.unsettled_out[unsettled] = link
         session.next_delivery_id = (first + sent) % MODULUS
         session.next_outgoing_id = (session.next_outgoing_id + sent) % MODULUS
         session.remote_incoming_window -= sent
