@@ -22,6 +22,7 @@ from muster.dps.services import PROVISIONING_CHANGED
 from muster.faults import FaultyEventLog, FaultyMqtt
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
+from muster.frontends.amqp_dps import DpsLinks
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -175,7 +176,8 @@ class Server:
     def _amqp(self) -> AmqpFrontEnd:
         services = self._services
         claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
-        return AmqpFrontEnd(claims, services.reports)
+        dps = DpsLinks(services.registrations, services.tpm_dialogues, self._clock)
+        return AmqpFrontEnd(claims, services.reports, (dps.open,), dps.begin_tpm)
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services

@@ -8,6 +8,8 @@ const tss = require('tss.js');
 const { Client, Message, ModuleClient } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
+const ProvisioningAmqp = require('azure-iot-provisioning-device-amqp').Amqp;
+const ProvisioningAmqpWs = require('azure-iot-provisioning-device-amqp').AmqpWs;
 const ProvisioningHttp = require('azure-iot-provisioning-device-http').Http;
 const ProvisioningMqtt = require('azure-iot-provisioning-device-mqtt').Mqtt;
 const ProvisioningMqttWs = require('azure-iot-provisioning-device-mqtt').MqttWs;
@@ -18,7 +20,13 @@ const { X509Security } = require('azure-iot-security-x509');
 const { converse, promise } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
-const TRANSPORTS = { http: ProvisioningHttp, mqtt: ProvisioningMqtt, 'mqtt-ws': ProvisioningMqttWs };
+const TRANSPORTS = {
+  http: ProvisioningHttp,
+  mqtt: ProvisioningMqtt,
+  'mqtt-ws': ProvisioningMqttWs,
+  amqp: ProvisioningAmqp,
+  'amqp-ws': ProvisioningAmqpWs,
+};
 const HUB_TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
 const TOKEN_SECONDS = 3600;
 

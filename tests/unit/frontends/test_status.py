@@ -5,8 +5,19 @@ import json
 import pytest
 
 from muster.domain.check_table import CHECKS
-from muster.domain.errors import EnrollmentNotFoundError, ThrottledError
-from muster.frontends.status import provisioning_body, provisioning_mqtt_body
+from muster.domain.errors import (
+    ArgumentInvalidError,
+    EnrollmentNotFoundError,
+    FormatError,
+    QuotaExceededError,
+    RegistrationConflictError,
+    ServerError,
+    ThrottledError,
+    TooLargeError,
+    UnauthorizedAccessError,
+)
+from muster.frontends.status import provisioning_amqp_error, provisioning_body, provisioning_mqtt_body
+from muster.wire.amqp_types import Int, Symbol
 
 
 @pytest.mark.parametrize(
@@ -32,3 +43,31 @@ def test_unauthorized_has_a_number_of_its_own_over_mqtt(check_id, over_https, ov
 @pytest.mark.parametrize("error", [EnrollmentNotFoundError("gone"), ThrottledError()])
 def test_other_errors_are_the_same_over_mqtt(error):
     assert provisioning_mqtt_body(error, "t", 0) == provisioning_body(error, "t", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (UnauthorizedAccessError(), "amqp:unauthorized-access"),
+        (EnrollmentNotFoundError("gone"), "amqp:not-found"),
+        (ThrottledError(), "com.microsoft:device-container-throttled"),
+        (ServerError(), "amqp:internal-error"),
+        (FormatError(), "amqp:decode-error"),
+        (ArgumentInvalidError(), "amqp:invalid-field"),
+        (RegistrationConflictError(), "amqp:resource-locked"),
+        (QuotaExceededError(), "amqp:resource-limit-exceeded"),
+        (TooLargeError(), "amqp:link:message-size-exceeded"),
+    ],
+)
+def test_conditions_over_amqp(error, condition):
+    """And the JSON of HTTPS, by which one client knows the number (dps.md 3.5)."""
+    told = provisioning_amqp_error(error, "t", 0)
+    assert told.condition == condition
+    assert told.description is not None
+    assert told.description.encode() == provisioning_body(error, "t", 0)
+    assert told.info is None
+
+
+def test_when_to_come_again_over_amqp_is_spelt_in_two_ways():
+    told = provisioning_amqp_error(ThrottledError(retry_after=7), "t", 0)
+    assert told.info == {Symbol("retry-after"): Int(7), Symbol("Retry-After"): Int(7)}
