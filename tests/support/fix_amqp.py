@@ -122,7 +122,7 @@ class AmqpClient:
             self.protocol.data_received(data)
 
     async def receive(self, kind: type[C]) -> C:
-        """The next frame, which must have a body of this kind; flows of the session are passed over."""
+        """The next frame, which must have a body of this kind; flows are passed over unless one is wanted."""
         body = await self._next(kind)
         assert isinstance(body, kind), f"{body!r} is no {kind.__name__}"
         return body
@@ -148,7 +148,7 @@ class AmqpClient:
         while True:
             await self._until(self._take_output)
             item = self.inbox.pop(0)
-            if isinstance(item, Flow) and item.handle is None and wanted is not Flow:
+            if isinstance(item, Flow) and wanted is not Flow:
                 continue
             return item
 
@@ -263,7 +263,7 @@ class AmqpClient:
 
     async def cbs(self) -> "Cbs":
         """A pair of links to ``$cbs``."""
-        return Cbs(self, await self.link("$cbs", sender=False), await self.link("$cbs", sender=True))
+        return Cbs(self, await self.link("$cbs", sender=False, credit=10_000), await self.link("$cbs", sender=True))
 
 
 class Cbs:
@@ -279,15 +279,9 @@ class Cbs:
         delivery_id = await self._client.transfer(self.requests, message, settled=settled)
         if not settled:
             await self._client.settles(delivery_id)
-        while True:
-            item = await self._client._next(tuple)
-            if isinstance(item, tuple):
-                break
-            assert isinstance(item, Flow), f"{item!r} is no reply"
-        transfer, payload = item
+        transfer, reply = await self._client.receive_message()
         if not transfer.settled:
-            await self._client.send(Disposition(True, transfer.delivery_id, settled=True, state=Accepted()))
-        reply = decode_message(payload)
+            await self._client.send(Disposition(True, transfer.delivery_id or 0, settled=True, state=Accepted()))
         assert reply.application_properties is not None
         status: Any = reply.application_properties["status-code"]
         return status.value, reply

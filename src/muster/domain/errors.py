@@ -11,7 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError
+                                    FaultInjectionError ForcedByFaultError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -21,6 +21,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
+                                    LinkCreationConflictError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -152,6 +153,14 @@ class CertificateIssuanceFailedError(BadRequestError):
     def __init__(self, message: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class ForcedByFaultError(BadRequestError):
+    """The end of what a device asked to be ended (hub-device.md 13)."""
+
+    code = 400029
+    name = "ConnectionForcefullyClosedOnFaultInjection"
+    message = "The connection is closed: a fault is being injected."
 
 
 class FaultInjectionError(BadRequestError):
@@ -372,6 +381,14 @@ class DeviceConnectionClosedError(NotFoundError):
     code = 404104
     name = "DeviceConnectionClosedRemotely"
     message = "The device disconnected before it answered."
+
+
+class LinkCreationConflictError(ConflictError):
+    """A newer connection or link of the same identity took over (hub-device.md 3.4, 9.7)."""
+
+    code = 409002
+    name = "LinkCreationConflict"
+    message = "Another AMQP client has opened a link of this device."
 
 
 class PreconditionFailedError(ServiceError):

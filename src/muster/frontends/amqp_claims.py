@@ -35,6 +35,7 @@ _MAXIMUM_LEANINGS = 2000
 """From here on, what was judged and is not watched is forgotten."""
 
 _MODULE_WORDS = ("devices", "modules")
+_SERVICE_PATH = ("messages",)
 
 Path = tuple[str, ...]
 OnEnd = Callable[[ServiceError], None]
@@ -83,7 +84,8 @@ class _Leaning:
 class Claims:
     """Of one connection. ``moved`` is called when ``deadline`` comes nearer, ``spawn`` runs what takes a while.
 
-    ``host`` is what the client calls the server; the connection sets it as soon as it knows.
+    ``host`` is what the client calls the server; the connection sets it as soon as it knows. ``proved``: anything at
+    all was proved on the connection so far.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Claims:
     ) -> None:
         self.certificates = certificates
         self.host = ""
+        self.proved = False
         self._services = services
         self._describe = describe
         self._spawn = spawn
@@ -105,6 +108,7 @@ class Claims:
         self._registrations: dict[str, str] = {}
         self._leanings: dict[object, _Leaning] = {}
         self._deadline: int | None = None
+        self._over = False
 
     # Proofs
 
@@ -186,6 +190,7 @@ class Claims:
             self._policies[path, token.key_name] = held
         else:
             self._devices[path] = held
+        self.proved = True
 
     def _require_room(self) -> None:
         if len(self._devices) + len(self._policies) + len(self._registrations) < MAXIMUM_TOKENS:
@@ -220,6 +225,7 @@ class Claims:
         leaning.judging -= 1
         leaning.what = principal
         leaning.judged_at = before
+        self.proved = True
         return principal
 
     async def service(self, hub: Hub, rights: Sequence[Right], path: Sequence[str] = ()) -> ServiceClaim:
@@ -229,7 +235,9 @@ class Claims:
         report is stored.
         """
         claim = ServiceClaim(hub.name, tuple(rights))
-        held = max(self._granting(hub, claim.rights), key=_end, default=None) or self._newest()
+        held = max(self._granting(hub, claim.rights), key=_end, default=None)
+        if held is None and (held := self._newest()) is not None and _is_of_a_device(held) and not path:
+            path = _SERVICE_PATH  # any that is no device's: the report says that the token is for something else
         await self._require(hub, _text(held), path, claim.rights, held.token.key_name if held else "")
         return claim
 
@@ -280,8 +288,7 @@ class Claims:
     def _granting(self, hub: Hub, rights: Sequence[Right]) -> Iterator[_Held]:
         for held in self._policies.values():
             policy = hub.policies.get(held.token.key_name)
-            # A token for one device says nothing about the rest of the hub.
-            if policy is not None and held.path[:1] != ("devices",) and any(map(policy.grants, rights)):
+            if policy is not None and not _is_of_a_device(held) and any(map(policy.grants, rights)):
                 yield held
 
     def _newest(self) -> _Held | None:
@@ -292,8 +299,10 @@ class Claims:
     def watch(self, what: Principal | ServiceClaim, on_end: OnEnd) -> Callable[[], None]:
         """Call ``on_end`` once, when what a link leans on is over, with the error to detach it with.
 
-        What is returned ends the watch.
+        What is returned ends the watch; a head calls it when it is closed.
         """
+        if self._over:
+            return _nothing
         key = _key(what)
         leaning = self._leaning_of(*key) if isinstance(what, Principal) else self._leanings.get(key)
         if leaning is None:
@@ -312,7 +321,10 @@ class Claims:
         return close
 
     def judge_again(self, principal: Principal) -> None:
-        """Something became of the identity: end what leans on it, unless it would be let in as it was."""
+        """Something became of the identity: end what leans on it, unless it would be let in as it was.
+
+        A change in the registry is noticed here; the holder of a ``Session`` passes on what else it is told.
+        """
         leaning = self._leanings.get(_key(principal))
         if leaning is not None and leaning.watchers:
             leaning.judged_at = leaning.changes
@@ -336,7 +348,8 @@ class Claims:
             self._end_what_lapsed(now)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """The connection is gone; what is still being judged is followed no more."""
+        self._over = True
         for key, leaning in list(self._leanings.items()):
             leaning.watchers.clear()
             leaning.judging = 0
@@ -381,7 +394,10 @@ class Claims:
         if len(self._leanings) >= _MAXIMUM_LEANINGS:
             for other, unused in list(self._leanings.items()):
                 self._drop_unused(unused, other)
-        leaning = self._leanings[key] = _Leaning()
+        leaning = _Leaning()
+        if self._over:
+            return leaning
+        self._leanings[key] = leaning
 
         def changed() -> None:
             leaning.changes += 1
@@ -399,10 +415,19 @@ class Claims:
             leaning.unfollow()
 
 
+def _nothing() -> None:
+    pass
+
+
 def _key(what: Principal | ServiceClaim) -> Any:
     if isinstance(what, ServiceClaim):
         return what
     return what.hub.name, what.identity.device_id, what.identity.module_id
+
+
+def _is_of_a_device(held: _Held) -> bool:
+    """Is it for one device, which says nothing about the rest of the hub?"""
+    return held.path[:1] == _MODULE_WORDS[:1]
 
 
 def _end(held: _Held) -> int:

@@ -45,6 +45,7 @@ from muster.wire.amqp_sessions import (
     Ended,
     Event,
     Link,
+    Session,
     Violation,
 )
 from muster.wire.amqp_types import Described
@@ -58,6 +59,10 @@ _SESSIONS: Final = 1024
 """Of one connection: one for each device that shares it, and one for ``$cbs`` (hub-device.md 9.10)."""
 
 _MAXIMUM_LINKS: Final = 5000
+_HANDLES: Final = 5000
+_MAXIMUM_UNPROVEN_LINKS: Final = 64
+"""While nobody knows who it is."""
+
 _MAXIMUM_WAITING: Final = 1000
 """Attaches and tokens that wait for their turn; from here on the connection is not read."""
 
@@ -78,6 +83,10 @@ _PATIENCE: Final = 5.0
 
 _MICROSECONDS: Final = 1_000_000
 _SHORTEST_TIMER: Final = 0.01
+_VERDICT: Final = "SASL"
+_QUEUE: Final = "attaches"
+"""Why the connection is not read."""
+
 _RESET = struct.pack("ii", 1, 0)
 """Linger for no time: what closes then resets."""
 
@@ -121,7 +130,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._dispatching = False
         self._working = False
         self._writable = True
-        self._reading = True
+        self._held_by: set[object] = set()
         self._flushing = False
         self._lost = False
 
@@ -139,6 +148,7 @@ class AmqpProtocol(asyncio.Protocol):
             _CONTAINER,
             mechanisms=mechanisms,
             channel_max=_SESSIONS - 1,
+            handle_max=_HANDLES - 1,
         )
         self._arm_timer()
 
@@ -239,6 +249,15 @@ class AmqpProtocol(asyncio.Protocol):
         self._close_head(link)
         self.flush_soon()
 
+    def end(self, session: Session, error: Error | None = None) -> None:
+        if session.ended:
+            return
+        self._log_end("a session is ended", error)
+        self.core.end(session, error)
+        for link in list(session.links.values()):
+            self._close_head(link)
+        self.flush_soon()
+
     def close(self, reason: str, error: Error | None = None) -> None:
         if self._lost or self.core.closed or self._closing_timer is not None:
             return
@@ -295,7 +314,7 @@ class AmqpProtocol(asyncio.Protocol):
                 self._attached(event.link)
             case SaslInit() | SaslResponse():
                 # What follows waits for the verdict: what was read is held, the rest stays in the socket.
-                self.pause_reading()
+                self.pause_reading(_VERDICT)
                 self._work.spawn(self._judge(event))
             case Open():
                 self._opened(event)
@@ -369,7 +388,7 @@ class AmqpProtocol(asyncio.Protocol):
             self.core.sasl_challenge(challenge)
         else:
             self._dispatch(self.core.sasl_outcome(code, self.clock()))
-        self.resume_reading()
+        self.resume_reading(_VERDICT)
         self.flush()
 
     async def _step(self, body: SaslInit | SaslResponse) -> bytes | None:
@@ -410,14 +429,18 @@ class AmqpProtocol(asyncio.Protocol):
     # Links
 
     def _attached(self, link: Link) -> None:
-        if isinstance(link.asked.target, Described):
+        limit = _MAXIMUM_LINKS if self.claims.proved else _MAXIMUM_UNPROVEN_LINKS
+        if self.core.links > 2 * limit:
+            reason = f"{self.core.links} links are attached, or were refused and are not let go"
+            self.close(reason, Error(RESOURCE_LIMIT_EXCEEDED, reason))
+        elif isinstance(link.asked.target, Described):
             _log.info("%s: %s refused: a coordinator of transactions", self.describe(), link)
             self.core.refuse(link, Error("amqp:not-implemented", "There are no transactions."))
-            return
-        if len(self._heads) + len(self._waiting) >= _MAXIMUM_LINKS:
+        elif len(self._heads) + len(self._waiting) >= limit:
+            _log.info("%s: %s refused: there are %d links", self.describe(), link, len(self._heads))
             self._refuse(link, TooManyLinksError())
-            return
-        self._enqueue(link, self._open(link))
+        else:
+            self._enqueue(link, self._open(link))
 
     def _enqueue(self, link: Link | None, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._lost or self.core.closed:
@@ -425,7 +448,7 @@ class AmqpProtocol(asyncio.Protocol):
             return
         self._waiting.append((link, coroutine))
         if len(self._waiting) >= _MAXIMUM_WAITING:
-            self.pause_reading()
+            self.pause_reading(_QUEUE)
         if not self._working:
             self._working = True
             self._work.spawn(self._work_off())
@@ -439,7 +462,7 @@ class AmqpProtocol(asyncio.Protocol):
                 else:
                     await coroutine
                 if len(self._waiting) < _MAXIMUM_WAITING // 2:
-                    self.resume_reading()
+                    self.resume_reading(_QUEUE)
         finally:
             self._working = False
 
@@ -480,14 +503,16 @@ class AmqpProtocol(asyncio.Protocol):
 
     # Bounds
 
-    def pause_reading(self) -> None:
-        if self._reading and not self._lost:
-            self._reading = False
+    def pause_reading(self, holder: object = None) -> None:
+        if not self._held_by and not self._lost:
             self.transport.pause_reading()
+        self._held_by.add(holder)
 
-    def resume_reading(self) -> None:
-        if not self._reading and not self._lost and not self.transport.is_closing():
-            self._reading = True
+    def resume_reading(self, holder: object = None) -> None:
+        if holder not in self._held_by:
+            return
+        self._held_by.discard(holder)
+        if not self._held_by and not self._lost and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _check_memory(self, received: int) -> None:
@@ -517,7 +542,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._timer = None
         now = self.clock()
         self.claims.expire(now)
-        if self._reading:  # otherwise the client's frames may be waiting in the socket
+        if not self._held_by:  # otherwise the client's frames may be waiting in the socket
             self._dispatch(self.core.expire(now))
         self.flush()
         if not self.core.closed:

@@ -27,7 +27,7 @@ from muster.frontends.amqp_claims import Claims
 from muster.frontends.listener import Peer
 from muster.wire.amqp_connection import AmqpConnection
 from muster.wire.amqp_performatives import Error, Fields
-from muster.wire.amqp_sessions import Credit, Delivery, Disposed, Link
+from muster.wire.amqp_sessions import Credit, Delivery, Disposed, Link, Session
 
 
 class LinkHead(Protocol):
@@ -113,6 +113,14 @@ class LinkContext(Protocol):
         """Whether the peer takes what is sent; if not, the link's ``resumed`` is called when it does again."""
         ...
 
+    def pause_reading(self, holder: object = None) -> None:
+        """Read nothing more from the peer, until ``resume_reading`` by the same holder and by all others."""
+        ...
+
+    def resume_reading(self, holder: object = None) -> None:
+        """Read on, unless somebody else holds it back."""
+        ...
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task that ends with the connection."""
         ...
@@ -135,6 +143,10 @@ class LinkContext(Protocol):
 
     def detach(self, link: Link, error: ServiceError | Error) -> None:
         """End one link, with condition, description and info; logged."""
+        ...
+
+    def end(self, session: Session, error: Error | None = None) -> None:
+        """End one session and all its links."""
         ...
 
     def close(self, reason: str, error: Error | None = None) -> None:

@@ -54,10 +54,13 @@ _ROWS = {
 
 # Quota and queue depth have a condition of their own under 403, a lost lock under 412.
 _AMQP_BY_CODE = {
+    400029: "amqp:connection:forced",
+    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
+    409002: "com.microsoft:link-creation-conflict",
     412002: "com.microsoft:message-lock-lost",
 }
 

@@ -86,6 +86,11 @@ class AmqpConnection(Opening):
         links = [link for session in self._sessions.values() for link in session.links.values()]
         return self._reader.buffered + sum([len(link.partial) for link in links])
 
+    @property
+    def links(self) -> int:
+        """How many there are, with those that the peer has not yet let go."""
+        return sum([len(session.links) for session in self._sessions.values()])
+
     # Frames
 
     def _on_frame(self, frame: Frame, body: Composite, events: list[Event]) -> None:
@@ -147,6 +152,7 @@ class AmqpConnection(Opening):
         if body.handle in session.links:
             self._session_fault(session, HANDLE_IN_USE, f"handle {body.handle} is attached", events)
             return
+        body.unsettled = None  # links are not resumed, and it may be long
         link = Link(session, body)
         session.links[body.handle] = link
         session.detached_handles.discard(body.handle)
