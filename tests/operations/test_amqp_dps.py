@@ -357,6 +357,15 @@ async def test_a_key(amqp: AmqpClients, services: Services) -> None:
     assert (await device.ask(poll(body["operationId"])))[1]["status"] == "assigned"
 
 
+async def test_an_encoded_login(amqp: AmqpClients, services: Services) -> None:
+    """The same as over MQTT: decoded behind the split (dps.md 9.2, 21)."""
+    await services.enroll_by("dev:2", SYMMETRIC)
+    address = f"{ID_SCOPE}/registrations/dev%3A2"
+    client = await with_key(amqp, address, f"{ID_SCOPE}/registrations/dev:2")
+    device = await Device.open(client, address)
+    assert (await device.ask(register()))[1]["status"] == "assigning"
+
+
 async def test_a_wrong_key_is_told_with_the_request(amqp: AmqpClients, services: Services) -> None:
     """SASL ends well: its outcome could not say why (dps.md 3.2, 3.5)."""
     await services.enroll_by("dev-02", SYMMETRIC)

@@ -1,9 +1,11 @@
 """The SASL mechanism ``TPM``, step by step (dps.md 3.7, 3.8): what is asked, what is taken, what is refused and why."""
 
 import base64
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
+from tests.support.fix_amqp import AmqpClient, AmqpClients, amqp_front_end
 from tests.support.fix_services import ID_SCOPE, Services
 from tests.support.fix_tpm import SoftwareKey, SoftwareTpm, private_key, software_tpm
 
@@ -19,9 +21,21 @@ from muster.domain.timestamp import HOUR, SECOND
 from muster.domain.tpm import registration_id_of
 from muster.domain.tpm_offer import TpmOffer
 from muster.dps.attestations import DeviceLogin
+from muster.frontends.amqp_dps import DpsLinks
 from muster.frontends.amqp_tpm import TpmExchange
-from muster.wire.amqp_frames import encode_frame
-from muster.wire.amqp_performatives import SaslChallenge, SaslInit, SaslOutcome, SaslResponse
+from muster.wire.amqp_frames import ProtocolHeader, encode_frame
+from muster.wire.amqp_messages import Message
+from muster.wire.amqp_performatives import (
+    Accepted,
+    Disposition,
+    Rejected,
+    SaslChallenge,
+    SaslInit,
+    SaslMechanisms,
+    SaslOutcome,
+    SaslResponse,
+)
+from muster.wire.amqp_types import Value
 
 TPM = software_tpm()
 ID = registration_id_of(TPM.endorsement_key)
@@ -273,3 +287,73 @@ async def test_a_tpm_is_no_key(peer: Peer, services: Services) -> None:
     (report,) = await services.reports.find(error.tracking_id or "")
     (refused,) = [check for check in report.checks if check.outcome == "refused"]
     assert refused.id == "enrollment.attestation"
+
+
+class TestOnAConnection:
+    """The same with the frames around it."""
+
+    @pytest.fixture
+    async def clients(self, services: Services) -> AsyncIterator[AmqpClients]:
+        dps = DpsLinks(services.registrations, services.tpm_dialogues, services.clock)
+        clients = AmqpClients(services, amqp_front_end(services, (dps.open,), dps.begin_tpm))
+        yield clients
+        await clients.finish()
+
+    async def log_in(self, clients: AmqpClients, services: Services, *, honest: bool = True) -> AmqpClient:
+        """Up to the outcome."""
+        client = clients.connect(server_name=None)
+        await client.send(ProtocolHeader(3))
+        await client.receive_header()
+        mechanisms = await client.receive(SaslMechanisms)
+        assert "TPM" in mechanisms.sasl_server_mechanisms
+        await client.send(SaslInit("TPM", first(), f"{ID_SCOPE}/registrations/{ID}"))
+        assert (await client.receive(SaslChallenge)).challenge == b"\0"
+        await client.send(SaslResponse(b"\0" + TPM.storage_root_key))
+        blob = (await client.receive(SaslChallenge)).challenge[1:]
+        await client.send(SaslResponse(b"\0"))
+        blob += (await client.receive(SaslChallenge)).challenge[1:]
+        key, _ = TPM.activate(blob)
+        await client.send(SaslResponse(b"\0" + token(services, key if honest else key[::-1])))
+        outcome = await client.receive(SaslOutcome)
+        assert outcome.code == (0 if honest else 1)
+        return client
+
+    async def ask(self, client: AmqpClient, registration_id: str) -> Disposition:
+        """What becomes of a register request."""
+        address = f"{ID_SCOPE}/registrations/{registration_id}"
+        await client.link(address, sender=False)
+        link = await client.link(address, sender=True)
+        kind: dict[Value, Value] = {"iotdps-operation-type": "iotdps-register"}
+        await client.transfer(link, Message(application_properties=kind))
+        return await client.receive(Disposition)
+
+    async def test_it_registers(self, clients: AmqpClients, services: Services) -> None:
+        await enroll(services)
+        client = await self.log_in(clients, services)
+        await client.open("global.example.net")
+        assert (await self.ask(client, ID.upper())).state == Accepted()
+
+    async def test_the_proof_counts_for_no_other_registration(self, clients: AmqpClients, services: Services) -> None:
+        keys = {"endorsementKey": base64.b64encode(TPM.endorsement_key).decode()}
+        await services.enroll_by("other", {"type": "tpm", "tpm": keys})
+        client = await self.log_in(clients, services)
+        await client.open("global.example.net")
+        state = (await self.ask(client, "other")).state
+        assert isinstance(state, Rejected)
+        assert state.error is not None
+        assert state.error.condition == "amqp:unauthorized-access"
+
+    async def test_a_wrong_signature_ends_the_connection(self, clients: AmqpClients, services: Services) -> None:
+        client = await self.log_in(clients, services, honest=False)
+        await client.is_closed()
+        (report,) = await services.reports.find(ID)
+        assert [check.id for check in report.checks if check.outcome == "refused"] == ["sas.signature"]
+
+    async def test_the_dialogue_cannot_be_cut_short(self, clients: AmqpClients) -> None:
+        client = clients.connect()
+        await client.send(ProtocolHeader(3))
+        await client.receive_header()
+        await client.receive(SaslMechanisms)
+        await client.send(SaslInit("TPM", b"\0nonsense"))
+        assert (await client.receive(SaslOutcome)).code == 1
+        await client.is_closed()

@@ -305,6 +305,20 @@ async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -
     require_refused(await stranger.register(stranger.body), 404201)
 
 
+async def test_nobody_registers_for_a_tpm_without_its_keys(services: Services, api: RestClient) -> None:
+    """Nothing at all, neither keys nor a token, is no way to be a TPM."""
+    tpm = software_tpm()
+    device = TpmDevice(api, services, tpm)
+    keys = {"endorsementKey": base64.b64encode(tpm.endorsement_key).decode()}
+    await services.enroll_by(device.registration_id, {"type": "tpm", "tpm": keys})
+    body = {"registrationId": device.registration_id}
+    for answer in (await device.register(body), await device.look_up(body)):
+        require_refused(answer, 401002)
+        (report,) = await services.reports.find(answer.json["trackingId"])
+        assert [check.id for check in report.checks if check.outcome == "refused"] == ["enrollment.attestation"]
+    assert await services.records.find(ID_SCOPE, device.registration_id) is None
+
+
 async def test_the_extension_asks_for_a_certificate(services: Services, api: RestClient) -> None:
     """``az iot device registration create`` with a signing request; the lookup never shows the chain (dps.md 1.5)."""
     services.add_authority()

@@ -241,10 +241,11 @@ def _read_token(credential: Credential) -> tuple[Check, SasToken | None]:
 def _matching(enrollment: Enrollment, credential: Credential, *, used_tpm: bool) -> Check:
     """Whether the device used the mechanism of its enrollment.
 
-    One that sent nothing at all is told what is missing by the checks of that mechanism.
+    One that sent nothing at all is told what is missing by the checks of that mechanism; a TPM's are all behind this.
     """
     wanted = enrollment.mechanism.type
-    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509" if credential.certificates else wanted
+    nothing = "" if wanted == "tpm" else wanted
+    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509" if credential.certificates else nothing
     # A TPM is challenged by a first request without a token; a certificate that comes along with a token does no harm.
     passed = used == wanted or (wanted == "x509" and bool(credential.certificates))
     return check(

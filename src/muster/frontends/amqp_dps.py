@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from muster.domain.credential import Credential
 from muster.domain.errors import ArgumentInvalidError, FormatError, ServerError, ServiceError
 from muster.domain.registration import MAXIMUM_MESSAGE_BYTES, RETRY_AFTER, begun_view, operation_view
+from muster.domain.registration_id import registration_id_key
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registrations import Operation, Registrations
 from muster.dps.tpm_dialogues import TpmDialogues
@@ -77,8 +78,11 @@ def _proven_tpm(context: LinkContext, login: DeviceLogin) -> Credential | None:
     if exchange is None or exchange.proof is None:
         return None
     who, credential = exchange.proof
-    same = (who.id_scope, who.registration_id) == (login.id_scope, login.registration_id)
-    return credential if same else None
+    return credential if _place(who) == _place(login) else None
+
+
+def _place(login: DeviceLogin) -> tuple[str, str]:
+    return login.id_scope.lower(), registration_id_key(login.registration_id)
 
 
 class _Requests(BaseLinkHead):
