@@ -12,6 +12,8 @@ pytest_plugins = [
     "tests.support.fix_checks",
     "tests.support.fix_node",
     "tests.support.fix_services",
+    "tests.support.fix_amqp",
+    "tests.support.fix_amqp_devices",
     "tests.support.fix_mqtt",
     "tests.support.fix_rest",
     "tests.support.fix_arm",

@@ -1,18 +1,18 @@
 """Faults that devices ask for (hub-device.md 13): what happens when, and to whom."""
 
-import heapq
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.fix_mqtt import MqttClient, MqttClients
 from tests.support.fix_rest import HUB_HOST, RestClient
 from tests.support.fix_services import KEY, Services
+from tests.support.timers import Timers
 
 from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody
-from muster.domain.timestamp import SECOND
-from muster.faults import Fault, FaultyEventLog, FaultyMqtt, read_fault
+from muster.faults.https import FaultyEventLog
+from muster.faults.mqtt import FaultyMqtt
+from muster.faults.requests import Fault, read_fault
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_conversation import DeviceServices
 from muster.frontends.rest.app import create_app
@@ -23,22 +23,6 @@ from muster.wire.mqtt_packets import Connack, Puback, Publish
 
 EVENTS = "devices/d1/messages/events/"
 SERVER_UNAVAILABLE = 3
-
-
-class Timers:
-    """What is to happen later, by the clock of the test."""
-
-    def __init__(self, services: Services) -> None:
-        self._clock = services.clock
-        self._planned: list[tuple[int, int, Callable[[], None]]] = []
-
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._planned, (self._clock.now + int(seconds * SECOND), len(self._planned), call))
-
-    def advance(self, seconds: float) -> None:
-        self._clock.advance(int(seconds * SECOND))
-        while self._planned and self._planned[0][0] <= self._clock.now:
-            heapq.heappop(self._planned)[2]()
 
 
 class FaultyClients(MqttClients):

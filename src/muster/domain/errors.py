@@ -11,16 +11,17 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError
+                                    FaultInjectionError ForcedByFaultError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
-                                    TooManyMethodsError
+                                    TooManyMethodsError TooManyTokensError TooManyLinksError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError ModuleMissingError
-                                    DeviceNotOnlineError DeviceConnectionClosedError
+                                    DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
+                                    LinkCreationConflictError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -154,6 +155,14 @@ class CertificateIssuanceFailedError(BadRequestError):
         self.problems = problems
 
 
+class ForcedByFaultError(BadRequestError):
+    """The end of what a device asked to be ended (hub-device.md 13)."""
+
+    code = 400029
+    name = "ConnectionForcefullyClosedOnFaultInjection"
+    message = "The connection is closed: a fault is being injected."
+
+
 class FaultInjectionError(BadRequestError):
     """A device that connects while its line is down because it asked for that (hub-device.md 13)."""
 
@@ -248,6 +257,22 @@ class TooManyMethodsError(ForbiddenError):
     message = "Too many direct methods wait for the answer of this device."
 
 
+class TooManyTokensError(ForbiddenError):
+    """More tokens were put on one AMQP connection than the hub keeps (hub-device.md 9.2)."""
+
+    code = 403005
+    name = "IotHubMaxCbsTokenExceeded"
+    message = "Too many tokens were put on this connection."
+
+
+class TooManyLinksError(ForbiddenError):
+    """More links were attached on one AMQP connection than the hub serves; the number is ours."""
+
+    code = 403013
+    name = "AmqpLinkLimitExceeded"
+    message = "Too many links are attached on this connection."
+
+
 class DeviceDisabledError(ForbiddenError):
     code = 403012
     name = "DeviceDisabled"
@@ -264,6 +289,14 @@ class DeviceNotFoundError(NotFoundError):
     code = 404001
     name = "DeviceNotFound"
     message = "Device not found."
+
+
+class AddressNotFoundError(NotFoundError):
+    """A link to what is no address of a hub or a provisioning service (hub-device.md 9.9, 17)."""
+
+    code = 404006
+    name = "AmqpAddressNotFound"
+    message = "The link address did not match any of the expected formats."
 
 
 class ModuleMissingError(NotFoundError):
@@ -348,6 +381,14 @@ class DeviceConnectionClosedError(NotFoundError):
     code = 404104
     name = "DeviceConnectionClosedRemotely"
     message = "The device disconnected before it answered."
+
+
+class LinkCreationConflictError(ConflictError):
+    """A newer connection or link of the same identity took over (hub-device.md 3.4, 9.7)."""
+
+    code = 409002
+    name = "LinkCreationConflict"
+    message = "Another AMQP client has opened a link of this device."
 
 
 class PreconditionFailedError(ServiceError):

@@ -9,6 +9,8 @@ import msgspec
 
 from muster.domain.errors import DeviceNotOnlineError, ServiceError, UnauthorizedAccessError, UnauthorizedError
 from muster.domain.timestamp import iso_utc, us_style
+from muster.wire.amqp_performatives import Error
+from muster.wire.amqp_types import Symbol, Value
 
 ACCEPTED = 0
 IDENTIFIER_REJECTED = 2
@@ -46,8 +48,13 @@ _ROWS = {
 
 # Quota and queue depth have a condition of their own under 403, a lost lock under 412.
 _AMQP_BY_CODE = {
+    400029: "amqp:connection:forced",
+    400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
+    403005: "amqp:resource-limit-exceeded",
+    403013: "amqp:resource-limit-exceeded",
+    409002: "com.microsoft:link-creation-conflict",
     412002: "com.microsoft:message-lock-lost",
 }
 
@@ -72,6 +79,15 @@ def connect_code(error: ServiceError) -> int:
 def amqp_condition(error: ServiceError) -> str:
     """The AMQP condition of an error (hub-device.md 9.9, hub-service.md 1.8)."""
     return _AMQP_BY_CODE.get(error.code, row(error).amqp)
+
+
+def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The error of a detach, a close or a rejected message: JSON as its description (hub-device.md 9.9, dps.md 3.5)."""
+    info: dict[Value, Value] = {
+        Symbol("com.microsoft:is-filtered"): True,
+        Symbol("com.microsoft:tracking-id"): tracking_id,
+    }
+    return Error(amqp_condition(error), provisioning_body(error, tracking_id, now).decode(), info)
 
 
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

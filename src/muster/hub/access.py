@@ -58,16 +58,16 @@ class ServiceAccess:
             token = parse_token(text)
         except MalformedTokenError as error:
             detail = (
-                f"the Authorization header is no shared access signature: {error}"
+                f"what was sent is no shared access signature: {error}"
                 if text
-                else "there is no Authorization header"
+                else "no shared access signature was sent"
             )
             return (
                 check(
                     "sas.format",
                     passed=False,
                     detail=detail,
-                    fix="sign the request with a shared access policy",
+                    fix="sign with a shared access policy",
                 ),
             )
         readable = check("sas.format", passed=True, detail="sr, sig and se are there")

@@ -103,6 +103,10 @@ class DeviceAuthentication:
         checks, _ = await self._judge(login, credential, found)
         return verdict(checks) is None
 
+    def follow(self, hub: str, device_id: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` when ``still_holds`` is to be asked; what is returned ends that."""
+        return self._devices.follow(hub, device_id, changed)
+
     async def _find(self, login: DeviceLogin) -> _Found:
         identity = await self._devices.find(login.hub.name, login.device_id, login.module_id)
         if identity is None or not login.module_id:

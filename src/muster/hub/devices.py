@@ -4,6 +4,7 @@ Not here: modules (``modules.py``), many at once (``bulk_registry.py``), whether
 (``authentication.py``), and who is connected (``sessions.py``).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.bus.bus import Bus
@@ -120,3 +121,7 @@ class Devices:
     def announce_change(self, hub: str, device_id: str) -> None:
         """Wake live connections of identities that a committed transaction changed."""
         self._bus.publish(identity_changed_subject(hub, device_id), b"")
+
+    def follow(self, hub: str, device_id: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` when the device or one of its modules was changed or deleted; what is returned ends that."""
+        return self._bus.subscribe(identity_changed_subject(hub, device_id), lambda _message: changed()).close

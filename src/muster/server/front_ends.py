@@ -19,8 +19,13 @@ from muster.config import (
 )
 from muster.data_directory import DataDirectory
 from muster.dps.services import PROVISIONING_CHANGED
-from muster.faults import FaultyEventLog, FaultyMqtt
-from muster.frontends.amqp import AmqpRefusal
+from muster.faults.amqp import FaultyAmqp
+from muster.faults.https import FaultyEventLog
+from muster.faults.mqtt import FaultyMqtt
+from muster.frontends.amqp import AmqpFrontEnd
+from muster.frontends.amqp_claims import ClaimServices
+from muster.frontends.amqp_connection import AmqpProtocol
+from muster.frontends.amqp_devices import AmqpDevices
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -149,9 +154,10 @@ class Server:
             *self._management(),
         )
         app = create_app([route for api in apis for route in api.routes(guard)], guard)
-        websockets = WebSocketServices(mqtt=mqtt, amqp=AmqpRefusal)
+        amqp = self._amqp()
+        websockets = WebSocketServices(mqtt=mqtt, amqp=amqp)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
-        return Protocols(http=self._https, mqtt=mqtt, amqp=AmqpRefusal)
+        return Protocols(http=self._https, mqtt=mqtt, amqp=amqp)
 
     def _mqtt(self) -> Callable[[Peer], MqttProtocol]:
         services = self._services
@@ -159,9 +165,7 @@ class Server:
             services.hubs,
             services.authentication,
             services.events,
-            DeviceServices(
-                services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
-            ),
+            self._device_services(),
             services.registrations,
             self._clock,
         )
@@ -169,6 +173,21 @@ class Server:
             return front_end.protocol
         _log.warning("fault injection is on: devices may ask for their connection to be broken")
         return FaultyMqtt(front_end, self._clock).protocol
+
+    def _amqp(self) -> Callable[[Peer], AmqpProtocol]:
+        services = self._services
+        claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
+        devices = AmqpDevices(services.hubs, services.events, self._device_services())
+        front_end = AmqpFrontEnd(claims, services.reports, (devices.open,))
+        if not self._options.fault_injection:
+            return front_end.protocol
+        return FaultyAmqp(front_end, services.hubs, self._clock).protocol
+
+    def _device_services(self) -> DeviceServices:
+        services = self._services
+        return DeviceServices(
+            services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
+        )
 
     def _preview(self) -> ProvisioningPreviewApi:
         services = self._services

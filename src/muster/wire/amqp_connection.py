@@ -86,6 +86,11 @@ class AmqpConnection(Opening):
         links = [link for session in self._sessions.values() for link in session.links.values()]
         return self._reader.buffered + sum([len(link.partial) for link in links])
 
+    @property
+    def links(self) -> int:
+        """How many there are, with those that the peer has not yet let go."""
+        return sum([len(session.links) for session in self._sessions.values()])
+
     # Frames
 
     def _on_frame(self, frame: Frame, body: Composite, events: list[Event]) -> None:
@@ -147,6 +152,7 @@ class AmqpConnection(Opening):
         if body.handle in session.links:
             self._session_fault(session, HANDLE_IN_USE, f"handle {body.handle} is attached", events)
             return
+        body.unsettled = None  # links are not resumed, and it may be long
         link = Link(session, body)
         session.links[body.handle] = link
         session.detached_handles.discard(body.handle)
@@ -287,7 +293,7 @@ class AmqpConnection(Opening):
 
     def attach(self, link: Link, *, max_message_size: int = 1_048_576, properties: Fields | None = None) -> None:
         """Takes the link, with what the peer asked for. 0 as `max_message_size` means any size."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.answered:
             raise RuntimeError(f"{link} is attached")
@@ -296,7 +302,7 @@ class AmqpConnection(Opening):
 
     def refuse(self, link: Link, error: Error) -> None:
         """Attaches and detaches it: pyamqp needs a whole attach to see the error (hub-service.md 8.9)."""
-        if not self._gone(link):
+        if not self.is_gone(link):
             self.attach(link)
             self.detach(link, error)
 
@@ -319,7 +325,7 @@ class AmqpConnection(Opening):
 
     def grant(self, link: Link, credit: int) -> None:
         """Lets the peer send this many deliveries from now on."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.role != RECEIVER or not link.answered:
             raise RuntimeError(f"{link} receives nothing")
@@ -328,7 +334,7 @@ class AmqpConnection(Opening):
 
     def settle(self, link: Link, delivery_ids: Iterable[int], state: State | None, *, role: bool = RECEIVER) -> None:
         """Settles deliveries, those that came or with `role` SENDER those that went: one frame for each run of ids."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         unsettled = link.session.unsettled_in if role == RECEIVER else link.session.unsettled_out
         runs: list[tuple[int, int]] = []
@@ -349,7 +355,7 @@ class AmqpConnection(Opening):
 
         Raises RuntimeError without credit, ValueError for a tag of more than 32 bytes.
         """
-        if self._gone(link):
+        if self.is_gone(link):
             return -1
         if link.role != SENDER or not link.answered or link.credit <= 0:
             raise RuntimeError(f"{link} has no credit")
@@ -375,7 +381,7 @@ class AmqpConnection(Opening):
 
     def drained(self, link: Link) -> None:
         """There is nothing more to send: uses up the credit (section 2.6.7), behind what waits for the window."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if link.session.pending:
             link.session.draining.append(link)
@@ -387,7 +393,7 @@ class AmqpConnection(Opening):
 
     def detach(self, link: Link, error: Error | None = None) -> None:
         """Ends the link from this side, and for good."""
-        if self._gone(link):
+        if self.is_gone(link):
             return
         if not link.answered:
             self._echo(link, 0, None)
@@ -405,7 +411,8 @@ class AmqpConnection(Opening):
         """Does the receiver settle second, so that its disposition wants an answer (hub-device.md 9.5)?"""
         return link.asked.rcv_settle_mode == SECOND
 
-    def _gone(self, link: Link) -> bool:
+    def is_gone(self, link: Link) -> bool:
+        """Is it over, so that actions on it do nothing?"""
         return self._state != OPENED or link.detached or link.session.ended
 
     # Bytes out

@@ -105,6 +105,11 @@ class Opening:
         """Is it over? Then write the last output and close the network connection."""
         return self._state == CLOSED
 
+    @property
+    def unwritten(self) -> int:
+        """How many frames `take_output` would hand over."""
+        return len(self._output)
+
     def take_output(self) -> bytes:
         """The bytes to write to the peer, once."""
         output = b"".join(self._output)

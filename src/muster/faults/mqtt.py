@@ -1,27 +1,15 @@
-"""Fault injection, for tests of how device programs take it: a device asks for a fault by properties of a message.
-
-Wraps the MQTT front end and the event log that the HTTPS device API stores in; without ``muster up --fault-injection``
-neither is wrapped, and the properties mean nothing. A request is acknowledged and not stored. Source: hub-device.md 13.
-"""
+"""Faults over MQTT. A request is acknowledged and not stored. Source: hub-device.md 13."""
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from muster.domain.documents import read
-from muster.domain.errors import (
-    FaultInjectionError,
-    QuotaExceededError,
-    ServiceError,
-    ThrottledError,
-    UnauthorizedAccessError,
-)
+from muster.domain.errors import FaultInjectionError
 from muster.domain.message import parse_property_bag
 from muster.domain.timestamp import SECOND
+from muster.faults.requests import KILL_TCP, TYPE, Fault, Key, Later, read_fault
 from muster.frontends.listener import Peer
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_connection import Head, MqttProtocol
@@ -35,69 +23,7 @@ from muster.wire.mqtt_session import Event
 
 _log = logging.getLogger("muster.faults")
 
-_TYPE: Final = "aziothub_faultoperationtype"
-_REASON: Final = "aziothub_faultoperationclosereason"
-_DELAY: Final = "aziothub_faultoperationdelayinsecs"
-_DURATION: Final = "aziothub_faultoperationdurationinsecs"
-
-_KILL_TCP: Final = "killtcp"
 _SHUT_DOWN: Final = frozenset({"shutdownmqtt", "invokethrottling", "invokemaxmessagequota", "invokeautherror"})
-
-_HTTPS_ERRORS: Final[Mapping[str, type[ServiceError]]] = {
-    "invokethrottling": ThrottledError,
-    "invokemaxmessagequota": QuotaExceededError,
-    "invokeautherror": UnauthorizedAccessError,
-}
-
-_DEFAULT_DELAY_SECONDS: Final = 1.0
-_LEAST_DELAY_SECONDS: Final = 0.1
-"""The acknowledgement has to reach the device first, which would otherwise ask for the fault for ever."""
-
-_LONGEST_SECONDS: Final = 100_000.0
-
-Key = tuple[str, str, str]
-"""Hub, device id, module id or empty."""
-
-Later = Callable[[float, Callable[[], None]], object]
-"""Calls something after so many seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What a device asked for. ``kind`` is in lower case; times in seconds."""
-
-    kind: str
-    reason: str
-    delay: float
-    duration: float
-
-
-def read_fault(application_properties: str) -> Fault | None:
-    """The fault that these properties (JSON of names and texts) ask for, or None."""
-    if _TYPE not in application_properties.lower():
-        return None
-    named = {name.lower(): value for name, value in read(application_properties, dict[str, str]).items()}
-    kind = named.get(_TYPE)
-    if kind is None:
-        return None
-    return Fault(
-        kind.strip().lower(),
-        named.get(_REASON, ""),
-        max(_LEAST_DELAY_SECONDS, _seconds(named.get(_DELAY), _DEFAULT_DELAY_SECONDS)),
-        _seconds(named.get(_DURATION), 0.0),
-    )
-
-
-def _seconds(text: str | None, default: float) -> float:
-    """Decimal text; SDKs leave it out, or send ``undefined``."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return default
-    return min(value, _LONGEST_SECONDS) if math.isfinite(value) and value >= 0 else default
-
-
-# MQTT
 
 
 class FaultyMqtt:
@@ -132,7 +58,7 @@ class FaultyMqtt:
     def plan(self, fault: Fault, connection: MqttProtocol, key: Key) -> None:
         """Have it happen to this connection when its delay is over."""
         what = f"{fault.kind[:50]!r} of {key[1]}"
-        if fault.kind != _KILL_TCP and fault.kind not in _SHUT_DOWN:
+        if fault.kind != KILL_TCP and fault.kind not in _SHUT_DOWN:
             _log.warning("%s: no fault is injected: there is no %s over MQTT", connection.describe(), what)
             return
         _log.info("%s: a fault is injected in %g s: %s", connection.describe(), fault.delay, what)
@@ -141,7 +67,7 @@ class FaultyMqtt:
 
     def _strike(self, fault: Fault, connection: MqttProtocol, key: Key) -> None:
         reason = f"{fault.kind} was asked for: {fault.reason[:200]!r}"
-        if fault.kind != _KILL_TCP:
+        if fault.kind != KILL_TCP:
             connection.close(reason)
             return
         now = self._clock()
@@ -180,30 +106,6 @@ class _FaultyHead:
 
     def _fault(self, event: Publish) -> Fault | None:
         prefix = self._head.telemetry_prefix + b"/"
-        if _TYPE.encode() not in event.topic.lower() or not event.topic.startswith(prefix):
+        if TYPE.encode() not in event.topic.lower() or not event.topic.startswith(prefix):
             return None
         return read_fault(parse_property_bag(event.topic[len(prefix) :].decode()).application_properties)
-
-
-# HTTPS
-
-
-class FaultyEventLog:
-    """Where the HTTPS device API stores telemetry: a request for a fault is that fault, and nothing is stored."""
-
-    def __init__(self, events: EventLog) -> None:
-        self._events = events
-
-    async def store(self, hub: str, partition: int, messages: Messages) -> None:
-        """Raises the error that was asked for, at once; faults of other protocols do nothing."""
-        for head, _bodies in messages.runs:
-            fault = read_fault(head[-1])
-            if fault is None:
-                continue
-            error = _HTTPS_ERRORS.get(fault.kind)
-            if error is None:
-                _log.warning("no fault is injected: there is no %r over HTTPS", fault.kind[:50])
-                return
-            _log.info("a fault is injected: %s of %s over HTTPS", fault.kind, head[1])
-            raise error
-        await self._events.store(hub, partition, messages)
