@@ -6,8 +6,8 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 ::
 
     ServiceError
-      BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
-                                    StorageNotConfiguredError
+      BadRequestError 400           InvalidProtocolVersionError InvalidOperationError ArgumentInvalidError
+                                    ArgumentNullError FormatError StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
@@ -73,6 +73,14 @@ class InvalidProtocolVersionError(BadRequestError):
     code = 400001
     name = "InvalidProtocolVersion"
     message = "The api-version is missing or not a date such as 2021-04-12."
+
+
+class InvalidOperationError(BadRequestError):
+    """A cloud-to-device message that names no receiver, or is none at all (hub-service.md 1.7, 6.4)."""
+
+    code = 400003
+    name = "InvalidOperation"
+    message = "The operation is not valid."
 
 
 class ArgumentInvalidError(BadRequestError):

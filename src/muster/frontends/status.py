@@ -9,7 +9,7 @@ import msgspec
 
 from muster.domain.errors import DeviceNotOnlineError, ServiceError, UnauthorizedAccessError, UnauthorizedError
 from muster.domain.timestamp import iso_utc, us_style
-from muster.wire.amqp_performatives import Error
+from muster.wire.amqp_performatives import Error, Fields
 from muster.wire.amqp_types import Symbol, Value
 
 ACCEPTED = 0
@@ -46,8 +46,9 @@ _ROWS = {
     504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403, a lost lock under 412.
+# An invalid operation has a condition of its own under 400, quota and queue depth under 403, a lost lock under 412.
 _AMQP_BY_CODE = {
+    400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
     400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
     403002: "amqp:resource-limit-exceeded",
@@ -79,6 +80,14 @@ def connect_code(error: ServiceError) -> int:
 def amqp_condition(error: ServiceError) -> str:
     """The AMQP condition of an error (hub-device.md 9.9, hub-service.md 1.8)."""
     return _AMQP_BY_CODE.get(error.code, row(error).amqp)
+
+
+def amqp_outcome_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """Why a message of a service client is rejected: in plain words, which .NET shows with the tracking id behind them
+    (azure-iot-sdk-csharp#117). What a device is told is JSON (hub-device.md 9.9).
+    """
+    info: Fields = {Symbol("com.microsoft:tracking-id"): _hub_tracking_id(tracking_id, now)}
+    return Error(amqp_condition(error), error.message, info)
 
 
 def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:

@@ -26,6 +26,8 @@ from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.amqp_connection import AmqpProtocol
 from muster.frontends.amqp_devices import AmqpDevices
+from muster.frontends.amqp_feedback import FeedbackLinks
+from muster.frontends.amqp_service import DeviceboundLinks
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -178,7 +180,9 @@ class Server:
         services = self._services
         claims = ClaimServices(services.hubs, services.authentication, services.access, self._clock)
         devices = AmqpDevices(services.hubs, services.events, self._device_services())
-        front_end = AmqpFrontEnd(claims, services.reports, (devices.open,))
+        senders = DeviceboundLinks(services.hubs, services.c2d)
+        receivers = FeedbackLinks(services.hubs, services.feedback)
+        front_end = AmqpFrontEnd(claims, services.reports, (devices.open, senders.open, receivers.open))
         if not self._options.fault_injection:
             return front_end.protocol
         return FaultyAmqp(front_end, services.hubs, self._clock).protocol
