@@ -46,7 +46,7 @@ class Registry:
         self.devices = Devices(database, bus, writes)
         self.modules = Modules(database, bus, writes)
         self.bulk = BulkRegistry(database, bus, writes, Twins(database, bus, clock), os.urandom)
-        self.groups = ConsumerGroups(database, clock)
+        self.groups = ConsumerGroups(database, bus, clock)
 
     async def create(self, device_id: str) -> object:
         return await self.devices.put(HUB, device_id, IdentityBody(device_id=device_id), None)

@@ -11,7 +11,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError ForcedByFaultError
+                                    FaultInjectionError ForcedByFaultError PartitionUnknownError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -21,7 +21,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
-                                    LinkCreationConflictError
+                                    LinkCreationConflictError ReceiverDisconnectedError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -169,6 +169,14 @@ class ForcedByFaultError(BadRequestError):
     code = 400029
     name = "ConnectionForcefullyClosedOnFaultInjection"
     message = "The connection is closed: a fault is being injected."
+
+
+class PartitionUnknownError(BadRequestError):
+    """An event hub has no such partition; the number is ours (hub-service.md 8.5)."""
+
+    code = 400212
+    name = "PartitionUnknown"
+    message = "The specified partition is invalid for an EventHub partition."
 
 
 class FaultInjectionError(BadRequestError):
@@ -373,6 +381,14 @@ class RegistrationConflictError(ConflictError):
     code = 409203
     name = "RegistrationConflict"
     message = "Precondition failed."
+
+
+class ReceiverDisconnectedError(ConflictError):
+    """A reader of a partition gives way to one with an owner level; the number is ours (hub-service.md 8.5)."""
+
+    code = 409204
+    name = "ReceiverDisconnected"
+    message = "Another receiver owns the partition."
 
 
 class DeviceNotOnlineError(NotFoundError):

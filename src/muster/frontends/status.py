@@ -53,11 +53,13 @@ _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
     400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
+    400212: "com.microsoft:argument-out-of-range",
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
     409002: "amqp:internal-error",
+    409204: "amqp:link:stolen",
     412002: "com.microsoft:message-lock-lost",
 }
 
@@ -99,6 +101,12 @@ def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
         Symbol("com.microsoft:tracking-id"): tracking_id,
     }
     return Error(amqp_condition(error), provisioning_body(error, tracking_id, now).decode(), info)
+
+
+def event_hub_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The error of a detach where events are read: plain text, which ends with what to look for in the logs."""
+    text = f"{error.message} TrackingId:{tracking_id}, SystemTracker:muster, Timestamp:{iso_utc(now)[:19]}"
+    return Error(amqp_condition(error), text, {Symbol("com.microsoft:tracking-id"): tracking_id})
 
 
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

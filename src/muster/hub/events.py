@@ -72,6 +72,8 @@ class EventLog:
         self._clock = clock
         self._waiting_limit = waiting_limit
         self._waiting = 0
+        self.appended = 0
+        """How many times something was appended here: whether devices send can be told from it."""
         self._followers: set[asyncio.Event] = set()
         self._closed = False
         self._gathering: dict[str, _Batch] = {}
@@ -95,6 +97,7 @@ class EventLog:
             if hub not in self._writing:
                 asyncio.get_running_loop().call_soon(self._write, hub)
         size = messages.size + messages.count * _MESSAGE_OVERHEAD
+        self.appended += 1
         self._waiting += size
         batch.size += size
         there = batch.partitions.get(partition)
@@ -143,7 +146,7 @@ class EventLog:
                 self._waiting -= one.size
                 _tell(one.waiting, error)
             if error is None:
-                self._bus.publish(events_subject(hub), b"")
+                self._bus.publish(events_subject(hub), bytes(sorted(batch.partitions)))
 
         try:
             self._database.submit(body, done)
@@ -290,5 +293,7 @@ def _tell(waiting: Sequence[Committed], error: BaseException | None) -> None:
 
 
 def events_subject(hub: str) -> str:
-    """The bus subject on which readers of a hub's log hear that there is more."""
+    """The bus subject on which readers of a hub's log hear that there is more: a byte for each partition, or nothing
+    for any.
+    """
     return f"events.{hub}"

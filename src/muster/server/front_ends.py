@@ -28,6 +28,7 @@ from muster.frontends.amqp_connection import AmqpProtocol
 from muster.frontends.amqp_devices import AmqpDevices
 from muster.frontends.amqp_feedback import FeedbackLinks
 from muster.frontends.amqp_service import DeviceboundLinks
+from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -182,7 +183,9 @@ class Server:
         devices = AmqpDevices(services.hubs, services.events, self._device_services())
         senders = DeviceboundLinks(services.hubs, services.c2d)
         receivers = FeedbackLinks(services.hubs, services.feedback)
-        front_end = AmqpFrontEnd(claims, services.reports, (devices.open, senders.open, receivers.open))
+        events = EventEndpoint(services.hubs, services.partition_readers)
+        openers = (devices.open, senders.open, receivers.open, events.open)
+        front_end = AmqpFrontEnd(claims, services.reports, openers)
         if not self._options.fault_injection:
             return front_end.protocol
         return FaultyAmqp(front_end, services.hubs, self._clock).protocol

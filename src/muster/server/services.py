@@ -50,6 +50,8 @@ from muster.hub.identity_writes import IdentityWrites
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
+from muster.hub.partition_log import PartitionLog
+from muster.hub.partition_readers import PartitionReaders
 from muster.hub.queries import Queries
 from muster.hub.reports import Reports
 from muster.hub.revoked_sessions import RevokedSessions
@@ -93,6 +95,7 @@ class Services:
     authorities: Authorities
     hub_authorities: Authorities
     consumer_groups: ConsumerGroups
+    partition_readers: PartitionReaders
     usage: HubUsage
     records: RegistrationRecords
     attestations: Attestations
@@ -190,6 +193,7 @@ def build_services(
         entropy,
     )
     sessions = Sessions(database, bus, hub_events, clock, entropy)
+    consumer_groups = ConsumerGroups(database, bus, clock)
     registrations = Registrations(
         database,
         provisioning,
@@ -227,7 +231,8 @@ def build_services(
         groups=groups,
         authorities=authorities,
         hub_authorities=hub_authorities,
-        consumer_groups=ConsumerGroups(database, clock),
+        consumer_groups=consumer_groups,
+        partition_readers=PartitionReaders(hubs, consumer_groups, events, PartitionLog(database, bus), bus),
         usage=HubUsage(database, clock),
         records=records,
         attestations=attestations,
