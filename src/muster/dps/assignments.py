@@ -27,13 +27,14 @@ from muster.domain.etag import document_etag
 from muster.domain.registration import Registration, Substatus
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Report
+from muster.domain.tpm_offer import TpmOffer
 from muster.dps.allocations import Allocation, Allocations
 from muster.dps.attestations import device_keys
 from muster.dps.enrollments import Enrollments
 from muster.dps.issuances import Chain, IssuanceOrder, Issuances
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
-from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
+from muster.dps.tpm_challenges import TpmChallenges
 from muster.hub.authentication import refused_report
 from muster.hub.devices import Devices
 from muster.hub.reports import Attempt, Reports

@@ -31,6 +31,7 @@ from muster.domain.etag import document_etag
 from muster.domain.registration import MAXIMUM_MESSAGE_BYTES, Registration, is_operation_of, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
+from muster.domain.tpm_offer import TpmOffer
 from muster.dps.assignments import Assignments, Context
 from muster.dps.attestations import Attestations, DeviceLogin, Verdict
 from muster.dps.enrollments import Enrollments
@@ -39,7 +40,7 @@ from muster.dps.quotas import Quota
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.dps.throttles import Throttles
-from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
+from muster.dps.tpm_challenges import TpmChallenges
 from muster.hub.authentication import refused_report
 from muster.hub.reports import Attempt, Reports
 from muster.pki.certificate import sha1_thumbprint
@@ -123,7 +124,7 @@ class Registrations:
         if len(body) > MAXIMUM_MESSAGE_BYTES:
             raise TooLargeError(f"The message has {len(body)} bytes; {MAXIMUM_MESSAGE_BYTES} are allowed.")
         tracking_id = self._reports.new_tracking_id()
-        request = _read_request(login, body)
+        request = _read_request(login, credential, body)
         found, order = await self._judge(login, credential, request)
         checks = found.checks
         attempt = Attempt(
@@ -150,7 +151,10 @@ class Registrations:
         service, enrollment, checks = found.service, found.enrollment, found.checks
         order = None
         if service is not None and enrollment is not None and request.tpm is not None and not refusals(checks):
-            checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
+            if credential.tpm is not None:
+                checks += self._tpm_challenges.judge_proven(enrollment, request.tpm)
+            else:
+                checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
         if enrollment is not None and request.csr is not None and not refusals(checks):
             more, order = self._judge_csr(login, enrollment, request.csr)
             checks += more
@@ -270,7 +274,7 @@ class Registrations:
         self._throttles.poll(login.id_scope, login.registration_id)
 
     async def _require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
-        request = _read_request(login, body)
+        request = _read_request(login, credential, body)
         if request.csr is not None:
             raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")
         found, _ = await self._judge(login, credential, request)
@@ -296,13 +300,19 @@ def _told(error: type[ServiceError]) -> str:
     return f"{error.code} {error.message}{over_mqtt}"
 
 
-def _read_request(login: DeviceLogin, body: bytes) -> RegisterBody:
-    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login."""
+def _read_request(login: DeviceLogin, credential: Credential, body: bytes) -> RegisterBody:
+    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login or the
+    TPM that has logged in.
+    """
     request = decode(body, RegisterBody) if body.strip() else RegisterBody()
     sent = request.registration_id
     if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
         raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
-    return request
+    if credential.tpm is None:
+        return request
+    if request.tpm is not None and request.tpm != credential.tpm:
+        raise ArgumentInvalidError("tpm in the body has other keys than the TPM of this connection.")
+    return msgspec.structs.replace(request, tpm=credential.tpm)
 
 
 def _context(

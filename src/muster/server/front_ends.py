@@ -26,9 +26,10 @@ from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.amqp_connection import AmqpProtocol
 from muster.frontends.amqp_devices import AmqpDevices
+from muster.frontends.amqp_dps import DpsLinks
+from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.amqp_feedback import FeedbackLinks
 from muster.frontends.amqp_service import DeviceboundLinks
-from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
@@ -184,8 +185,9 @@ class Server:
         senders = DeviceboundLinks(services.hubs, services.c2d)
         receivers = FeedbackLinks(services.hubs, services.feedback)
         events = EventEndpoint(services.hubs, services.partition_readers)
-        openers = (devices.open, senders.open, receivers.open, events.open)
-        front_end = AmqpFrontEnd(claims, services.reports, openers)
+        dps = DpsLinks(services.registrations, services.tpm_dialogues, self._clock)
+        openers = (devices.open, senders.open, receivers.open, events.open, dps.open)
+        front_end = AmqpFrontEnd(claims, services.reports, openers, dps.begin_tpm)
         if not self._options.fault_injection:
             return front_end.protocol
         return FaultyAmqp(front_end, services.hubs, self._clock).protocol

@@ -33,6 +33,7 @@ from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
 from muster.dps.throttles import Throttles
 from muster.dps.tpm_challenges import TpmChallenges
+from muster.dps.tpm_dialogues import TpmDialogues
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
@@ -101,6 +102,7 @@ class Services:
     attestations: Attestations
     allocations: Allocations
     registrations: Registrations
+    tpm_dialogues: TpmDialogues
     throttles: Throttles
     group_reviews: GroupReviews
     authentication: DeviceAuthentication
@@ -238,6 +240,7 @@ def build_services(
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
+        tpm_dialogues=TpmDialogues(challenges, reports, clock, entropy),
         throttles=throttles,
         group_reviews=GroupReviews(index, reports, clock),
         authentication=DeviceAuthentication(
