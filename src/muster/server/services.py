@@ -44,9 +44,11 @@ from muster.hub.devices import Devices
 from muster.hub.event_sweeper import EventSweeper
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
+from muster.hub.grounds import Grounds
 from muster.hub.hub_events import HubEvents
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.identity_writes import IdentityWrites
+from muster.hub.leaning_sessions import LeaningSessions
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -103,6 +105,7 @@ class Services:
     authentication: DeviceAuthentication
     revocations: Revocations
     revoked_sessions: RevokedSessions
+    leaning_sessions: LeaningSessions
     access: ServiceAccess
 
 
@@ -189,7 +192,9 @@ def build_services(
         clock,
         entropy,
     )
-    sessions = Sessions(database, bus, hub_events, clock, entropy)
+    trust = HubTrust(hub_authorities, bus, clock)
+    grounds = Grounds(hubs, trust)
+    sessions = Sessions(database, bus, hub_events, grounds, clock, entropy)
     registrations = Registrations(
         database,
         provisioning,
@@ -235,11 +240,10 @@ def build_services(
         registrations=registrations,
         throttles=throttles,
         group_reviews=GroupReviews(index, reports, clock),
-        authentication=DeviceAuthentication(
-            devices, HubTrust(hub_authorities, bus, clock), reports, revocations, clock
-        ),
+        authentication=DeviceAuthentication(hubs, devices, trust, reports, revocations, clock),
         revocations=revocations,
         revoked_sessions=RevokedSessions(sessions, reports, revocations, clock),
+        leaning_sessions=LeaningSessions(sessions, grounds, hubs, bus),
         access=ServiceAccess(reports, clock),
     )
 
