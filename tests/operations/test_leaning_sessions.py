@@ -111,9 +111,7 @@ class TestPolicies:
         await leaning.is_closed()
         await owner.publish(EVENTS.format("dev-01"), b"still here")
 
-    async def test_who_has_a_key_of_its_own_stays(
-        self, services: Services, clients: MqttClients, arm: ManagementClient
-    ) -> None:
+    async def test_who_has_a_key_of_its_own_stays(self, clients: MqttClients, arm: ManagementClient) -> None:
         own = await clients.to_hub("by-key", key=KEY)
         witness = await by_certificate(clients)
         await change_policies(arm, primaryKey=NEW_KEY, secondaryKey=NEW_KEY)
@@ -121,8 +119,9 @@ class TestPolicies:
         await witness.is_closed()
         await own.publish(EVENTS.format("by-key"), b"still here")
 
+    @pytest.mark.usefixtures("clients")
     async def test_a_change_between_the_look_at_the_token_and_the_session(
-        self, services: Services, clients: MqttClients, arm: ManagementClient
+        self, services: Services, arm: ManagementClient
     ) -> None:
         await services.leaning_sessions.stop()  # it is the session itself that sees this
         login = DeviceLogin(services.hub, HUB_HOST, "by-key", "")
@@ -177,8 +176,9 @@ class TestCaCertificates:
         assert await services.hub_authorities.delete("east", "plant", "*")
         await client.is_closed()
 
+    @pytest.mark.usefixtures("clients")
     async def test_a_deletion_between_the_look_at_the_certificate_and_the_session(
-        self, services: Services, clients: MqttClients, arm: ManagementClient
+        self, services: Services, arm: ManagementClient
     ) -> None:
         await services.leaning_sessions.stop()
         login = DeviceLogin(services.hub, HUB_HOST, "dev-01", "")
