@@ -59,10 +59,12 @@ class EventSweeper(Sweeping):
             return 0
 
         async def body(tx: Transaction) -> int:
-            kept = await tx.fetch_one(
-                "SELECT min(sequence_number) FROM event WHERE hub = :hub AND partition = :partition"
-                " AND sequence_number >= :number AND sequence_number < :following"
-                " AND enqueued_time >= :since AND event_offset >= :floor",
+            # What is seen here and nothing else is deleted: others append behind it before this is committed.
+            seen = await tx.fetch_one(
+                "SELECT max(sequence_number),"
+                " min(CASE WHEN enqueued_time >= :since AND event_offset >= :floor THEN sequence_number END)"
+                " FROM event WHERE hub = :hub AND partition = :partition"
+                " AND sequence_number >= :number AND sequence_number < :following",
                 hub=hub.name,
                 partition=partition,
                 number=number,
@@ -70,14 +72,16 @@ class EventSweeper(Sweeping):
                 since=since,
                 floor=floor,
             )
-            first_kept = number + _AT_ONCE if kept is None or kept[0] is None else kept[0]
+            if seen is None or seen[0] is None:
+                return 0
+            newest, first_kept = seen
             return await tx.execute(
                 "DELETE FROM event WHERE hub = :hub AND partition = :partition"
                 " AND sequence_number >= :number AND sequence_number < :first_kept",
                 hub=hub.name,
                 partition=partition,
                 number=number,
-                first_kept=first_kept,
+                first_kept=newest + 1 if first_kept is None else first_kept,
             )
 
         return await self._database.transact(body)
