@@ -70,33 +70,34 @@ async def lock_identity(tx: Transaction, hub: str, device_id: str, module_id: st
     return identity_of(row) if row else None
 
 
-async def find_registered(database: Database, hub: str, device_id: str, module_id: str = "") -> Registered | None:
-    """The identity with what the registry shows of its connection."""
+async def find_registered(database: Database, hub: str, device_id: str, module_id: str, now: int) -> Registered | None:
+    """The identity with what the registry shows of its connection at ``now``, in microseconds."""
     row = await database.fetch_one(
         f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id = :module_id",
         hub=hub,
         device_id=device_id,
         module_id=module_id,
+        now=now,
     )
     return _registered(row) if row else None
 
 
-async def connection_times(database: Database, hub: str, identity: Identity) -> ConnectionTimes:
+async def connection_times(database: Database, hub: str, identity: Identity, now: int) -> ConnectionTimes:
     """What the registry shows of the connection of an identity."""
-    registered = await find_registered(database, hub, identity.device_id, identity.module_id)
+    registered = await find_registered(database, hub, identity.device_id, identity.module_id, now)
     return registered[1] if registered else ConnectionTimes()
 
 
-async def list_devices(database: Database, hub: str, top: int) -> list[Registered]:
+async def list_devices(database: Database, hub: str, top: int, now: int) -> list[Registered]:
     """In the order of their ids."""
     sql = f"{_WITH_TIMES} AND i.module_id = '' ORDER BY i.device_id LIMIT :top"
-    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, top=top)]
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, top=top, now=now)]
 
 
-async def list_modules(database: Database, hub: str, device_id: str) -> list[Registered]:
+async def list_modules(database: Database, hub: str, device_id: str, now: int) -> list[Registered]:
     """The modules of a device in the order of their ids."""
     sql = f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id <> '' ORDER BY i.module_id"
-    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, device_id=device_id)]
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, device_id=device_id, now=now)]
 
 
 async def modules_in(tx: Transaction, hub: str, device_id: str) -> list[Identity]:

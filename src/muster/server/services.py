@@ -164,7 +164,7 @@ def build_services(
     events = EventLog(database, bus, clock)
     hub_events = HubEvents(hubs.get, events, bus, clock, entropy)
     writes = IdentityWrites(hub_events, clock, entropy)
-    devices = Devices(database, bus, writes)
+    devices = Devices(database, bus, writes, clock)
     twins = Twins(database, bus, clock, hub_events.twin_changed)
     feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy, quotas)
@@ -216,10 +216,10 @@ def build_services(
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        modules=Modules(database, bus, writes),
+        modules=Modules(database, bus, writes, clock),
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
-        queries=Queries(database),
+        queries=Queries(database, clock),
         events=events,
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
