@@ -27,7 +27,8 @@ from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_connection import Head, MqttProtocol
 from muster.frontends.mqtt_hub import HubHead
 from muster.frontends.topics import parse_hub_user_name
-from muster.hub.events import EventLog, Messages
+from muster.hub.event_batches import Messages
+from muster.hub.events import EventLog
 from muster.hub.hubs import UnknownHubError
 from muster.wire.mqtt_packets import Connect, Publish
 from muster.wire.mqtt_session import Event

@@ -21,7 +21,8 @@ from muster.frontends.mqtt_conversation import Conversation, DeviceServices
 from muster.frontends.tasks import Tasks
 from muster.frontends.topics import HUB_REQUESTS, telemetry_prefix
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
-from muster.hub.events import EventLog, Head, Messages, Run
+from muster.hub.event_batches import Head, Messages, Run
+from muster.hub.events import EventLog
 from muster.hub.sessions import Notice, Session
 from muster.wire.mqtt_packets import Connect, Disconnect, Puback, Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event

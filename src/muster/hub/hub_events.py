@@ -25,7 +25,8 @@ from muster.domain.hub_event import (
 )
 from muster.domain.partition import partition_of
 from muster.domain.twin import Twin, TwinChange
-from muster.hub.events import EventLog, Messages, Run, events_subject
+from muster.hub.event_batches import Messages, Run
+from muster.hub.events import EventLog, events_subject
 from muster.store.database import Transaction
 
 _CORRELATION_BYTES = 16

@@ -42,7 +42,7 @@ _TABLES = (
     "connection",
     "identity",
     "hub_policy",
-    "event",
+    "event_batch",
     "event_partition",
 )
 """What is keyed by hub; the hub's own row goes last, and partitions after all that is written with events."""

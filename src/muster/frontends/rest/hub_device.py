@@ -29,7 +29,7 @@ from muster.frontends.rest.message_headers import (
 from muster.frontends.rest.requests import Guard
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
 from muster.hub.c2d_messages import C2dMessages
-from muster.hub.events import Messages, Run
+from muster.hub.event_batches import Messages, Run
 from muster.hub.hubs import Hubs, UnknownHubError
 
 _LOCK_TIMEOUT = "iothub-messagelocktimeout"
