@@ -21,14 +21,11 @@ from muster.domain.timestamp import HOUR
 from muster.domain.tpm import registration_id_of
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Peer
-from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.dps_service import DpsServiceApi
-from muster.frontends.rest.requests import Guard
 from muster.frontends.websocket import WebSocketServices
 from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
+from muster.server.rest import provisioning_apis, rest_app
 from muster.wire.mqtt_decoder import decode, decode_remaining_length
 from muster.wire.mqtt_packets import Packet, Publish
 from tests.support.fix_arm import TOKEN_KEY
@@ -156,21 +153,11 @@ class Player:
         self._certificates: tuple[bytes, ...] = ()
         self._connection: Connection | None = None
         self._mqtt = mqtt_front_end(services)
-        guard = Guard(services.reports.new_tracking_id, services.clock)
-        apis = (
-            DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock),
-            DpsServiceApi(
-                services.provisioning,
-                services.enrollments,
-                services.groups,
-                services.records,
-                services.throttles,
-                services.group_reviews,
-                services.access,
-            ),
-            ProvisioningResources(services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)),
+        management = ProvisioningResources(
+            services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)
         )
-        app = create_app([route for api in apis for route in api.routes(guard)], guard)
+        apis = [*provisioning_apis(services, services.clock, ()), management]
+        app = rest_app(services, services.clock, apis)
         websockets = WebSocketServices(mqtt=self._mqtt.protocol)
         self._http = HttpFactory(app, clock=services.clock, websockets=websockets)
 
