@@ -7,7 +7,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 
     ServiceError
       BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
-                                    StorageNotConfiguredError
+                                    BlobContainerError StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
@@ -18,7 +18,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     TooManyMethodsError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError ModuleMissingError
-                                    DeviceNotOnlineError DeviceConnectionClosedError
+                                    DeviceNotOnlineError DeviceConnectionClosedError JobMissingError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
       PreconditionFailedError 412   MessageLockLostError
@@ -98,6 +98,14 @@ class DeviceDefinedTwiceError(BadRequestError):
     code = 400011
     name = "DeviceDefinedMultipleTimes"
     message = "A device is defined more than once."
+
+
+class BlobContainerError(BadRequestError):
+    """A container for the identities of a hub that cannot be used (hub-service.md 2.8)."""
+
+    code = 400008
+    name = "BlobContainerValidationError"
+    message = "The blob container cannot be used."
 
 
 class StorageNotConfiguredError(BadRequestError):
@@ -264,6 +272,14 @@ class DeviceNotFoundError(NotFoundError):
     code = 404001
     name = "DeviceNotFound"
     message = "Device not found."
+
+
+class JobMissingError(NotFoundError):
+    """There is no such import or export (hub-service.md 1.7)."""
+
+    code = 404002
+    name = "JobNotFound"
+    message = "Job not found."
 
 
 class ModuleMissingError(NotFoundError):

@@ -13,14 +13,17 @@ from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_hubs import HubResources
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
+from muster.frontends.rest.device_gate import DeviceGate
 from muster.frontends.rest.dps_device import DpsDeviceApi
 from muster.frontends.rest.dps_service import DpsServiceApi
 from muster.frontends.rest.hub_device import HubDeviceApi, TelemetryStore
+from muster.frontends.rest.hub_edge import HubEdgeApi
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.hub_messages import HubMessagesApi
 from muster.frontends.rest.hub_methods import HubMethodsApi
 from muster.frontends.rest.hub_queries import HubQueriesApi
 from muster.frontends.rest.hub_registry import HubRegistryApi
+from muster.frontends.rest.hub_transfers import HubTransfersApi
 from muster.frontends.rest.hub_twins import HubTwinsApi
 from muster.frontends.rest.muster import MusterApi
 from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
@@ -70,9 +73,12 @@ def provisioning_apis(services: Services, clock: Clock, hosts: Container[str]) -
 def hub_apis(services: Services, hosts: Container[str], telemetry: TelemetryStore | None = None) -> list[RestApi]:
     """Those of the hubs. ``telemetry`` is where telemetry goes, if not to the event log itself."""
     gate = HubGate(services.hubs, services.access)
+    device_gate = DeviceGate(services.hubs, services.authentication)
     return [
-        HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d),
-        HubDeviceApi(services.hubs, services.authentication, telemetry or services.events, services.c2d),
+        HubRegistryApi(gate, device_gate, services.devices, services.modules, services.bulk, services.c2d),
+        HubTransfersApi(gate),
+        HubEdgeApi(device_gate, services.edge_scopes),
+        HubDeviceApi(device_gate, telemetry or services.events, services.c2d),
         HubMessagesApi(gate, services.c2d, services.feedback, hosts),
         HubTwinsApi(gate, services.twins),
         HubQueriesApi(gate, services.queries),

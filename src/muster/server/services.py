@@ -41,6 +41,7 @@ from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
+from muster.hub.edge_scopes import EdgeScopes
 from muster.hub.event_sweeper import EventSweeper
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
@@ -79,6 +80,7 @@ class Services:
     provisioning: ProvisioningServices
     devices: Devices
     modules: Modules
+    edge_scopes: EdgeScopes
     bulk: BulkRegistry
     twins: Twins
     queries: Queries
@@ -217,6 +219,7 @@ def build_services(
         provisioning=provisioning,
         devices=devices,
         modules=Modules(database, bus, writes, clock),
+        edge_scopes=EdgeScopes(database, clock),
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
         queries=Queries(database, clock),
