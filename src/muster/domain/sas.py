@@ -139,7 +139,7 @@ def signature_matches(token: SasToken, keys: Iterable[str]) -> bool:
     if unquote(token.resource).lower().startswith(_EVENT_HUBS):
         secrets += [key.encode() for key in keys]
     signed = (_sign(secret, text) for secret in secrets for text in _signed_texts(token))
-    return any([hmac.compare_digest(text.encode(), signature.encode()) for text in signed])
+    return any(hmac.compare_digest(text.encode(), signature.encode()) for text in signed)
 
 
 def _signed_texts(token: SasToken) -> list[str]:

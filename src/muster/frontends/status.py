@@ -52,9 +52,9 @@ _ROWS = {
     504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403, an invalid operation under 400, a lost lock under 412. A
-# link that a newer one took over ends as the service was seen to end it, which clients take for a reason to attach again
-# (hub-device.md 9.7, 9.9).
+# Quota and queue depth have a condition of their own under 403, an invalid operation under 400, a lost lock under 412.
+# A link that a newer one took over ends as the service was seen to end it, which clients take for a reason to attach
+# again (hub-device.md 9.7, 9.9).
 _AMQP_BY_CODE = {
     400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
