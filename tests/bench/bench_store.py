@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_store [--seconds 2.0] [--databases sqlite,postgres] [--directory DIR] [--isolation]
 
-Rows go into Muster's own event table (256-byte bodies), with the reservation of their sequence numbers, one batch in
+Rows of 14 columns go into a table (256-byte bodies), with the reservation of their sequence numbers, one batch in
 flight after the other. CPU is that of this process, for PostgreSQL that of the server beside it. `busy` does the same
 while the event loop has no idle moment. The SQLite file is made in DIR (the current directory by default: /tmp may be
 memory). `--isolation` compares PostgreSQL's levels for three patterns at 8 and 32 connections.
@@ -56,6 +56,24 @@ PAGE = (
     "SELECT sequence_number, device_id, enqueued_time, system_properties, application_properties, body FROM event"
     " WHERE hub = 'h' AND partition = 0 AND sequence_number >= :number ORDER BY sequence_number LIMIT 100"
 )
+TABLE = """
+CREATE TABLE event (
+    hub TEXT NOT NULL,
+    partition BIGINT NOT NULL,
+    sequence_number BIGINT NOT NULL,
+    event_offset BIGINT NOT NULL,
+    enqueued_time BIGINT NOT NULL,
+    source TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    generation_id TEXT NOT NULL,
+    authentication_method TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    system_properties TEXT NOT NULL,
+    application_properties TEXT NOT NULL,
+    body {bytes} NOT NULL,
+    PRIMARY KEY (hub, partition, sequence_number)
+)"""
 CpuClock = Callable[[], float]
 
 
@@ -74,6 +92,7 @@ async def prepare(database: Database) -> None:
     await migrate(database, 0)
 
     async def body(transaction: Transaction) -> None:
+        await transaction.execute(TABLE)
         await transaction.execute("INSERT INTO hub (name, host_name, partition_count, created) VALUES ('h', 'h', 4, 0)")
         heads = [("h", number, 0, 0) for number in range(4)]
         columns = ["hub", "partition", "next_sequence_number", "next_offset"]

@@ -16,7 +16,8 @@ from muster.domain.device import AuthenticationBody, IdentityBody
 from muster.domain.hub_event import EventSettings, HubEventSource
 from muster.domain.message import Event
 from muster.hub.authentication import Principal
-from muster.hub.events import Head, Messages, Position
+from muster.hub.event_batches import Head, Messages
+from muster.hub.events import Position
 from muster.store.database import Database, Transaction
 from muster.store.migration import migrate
 from tests.support.fix_services import Clock, Services, build_services

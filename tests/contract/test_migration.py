@@ -1,13 +1,16 @@
 """The migration runner on both databases."""
 
 import asyncio
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from muster.store.database import Database, SchemaError, StatementError
+from muster.hub.event_batches import STORED, events_of
+from muster.store.database import Database, SchemaError, StatementError, Transaction
 from muster.store.migration import load_migrations, migrate
 
+OWN = files("muster.store").joinpath("migrations")
 FIRST = """
 -- The first: it's a comment; with {bytes} and :words in it.
 CREATE TABLE box (id BIGINT NOT NULL PRIMARY KEY, data {bytes}, words TEXT DEFAULT 'a; {b} :c');
@@ -84,3 +87,37 @@ def test_a_wrong_name_a_gap_and_a_double_are_refused(directory: Path, name: str)
     (directory / name).write_text("SELECT 1")
     with pytest.raises(SchemaError):
         load_migrations(directory)
+
+
+async def test_events_with_a_row_each_become_batches(database: Database, tmp_path: Path):
+    """What a log of an older Muster holds is read as it was."""
+    older = tmp_path / "older"
+    older.mkdir()
+    for name, migration in load_migrations(OWN).items():
+        if name < 7:
+            file = f"{name:04}_{migration.name}.sql"
+            (older / file).write_text(OWN.joinpath(file).read_text())
+    await migrate(database, 1_000, older)
+    head = ("Telemetry", "d\u00e9", "m", "638", "{}", "dtmi:x;1", '{"message-id":"7"}', '{"a":"\u20ac"}')
+    rows = [
+        ("hub", partition, number, 3 * number, 5_000 + number, *head, bytes([0, number % 256]))
+        for partition in (0, 1)
+        for number in range(7, 1_300)
+    ]
+    columns = "hub partition sequence_number event_offset enqueued_time source device_id module_id generation_id"
+    columns += " authentication_method model_id system_properties application_properties body"
+
+    async def fill(transaction: Transaction) -> None:
+        await transaction.insert_rows("event", columns.split(), rows)
+
+    await database.transact(fill)
+    await migrate(database, 2_000)
+    batches = await database.fetch_all(f"SELECT {STORED} FROM event_batch ORDER BY partition, last_sequence_number")
+    events = [event for batch in batches for event in events_of(batch, 0, 10)]
+    assert [(event.partition, event.sequence_number, event.offset, event.body) for event in events] == [
+        (row[1], row[2], str(row[3]), row[-1]) for row in rows
+    ]
+    assert events[5].origin.device_id == "d\u00e9"
+    assert events[5].application_properties == {"a": "\u20ac"}
+    with pytest.raises(StatementError):
+        await database.fetch_all("SELECT 1 FROM event")

@@ -43,10 +43,10 @@ class Registry:
         events = HubEvents(hubs.get, EventLog(database, bus, clock), bus, clock, os.urandom)
         writes = IdentityWrites(events, clock, os.urandom)
         self.database = database
-        self.devices = Devices(database, bus, writes)
-        self.modules = Modules(database, bus, writes)
+        self.devices = Devices(database, bus, writes, clock)
+        self.modules = Modules(database, bus, writes, clock)
         self.bulk = BulkRegistry(database, bus, writes, Twins(database, bus, clock), os.urandom)
-        self.groups = ConsumerGroups(database, clock)
+        self.groups = ConsumerGroups(database, bus, clock)
 
     async def create(self, device_id: str) -> object:
         return await self.devices.put(HUB, device_id, IdentityBody(device_id=device_id), None)

@@ -10,6 +10,8 @@ from tests.support.fix_amqp import HUB_HOST, AmqpClient, AmqpClients, Cbs
 from tests.support.fix_pki import self_signed
 from tests.support.fix_services import KEY, Services
 
+from muster.domain.access_policy import HUB_POLICIES
+from muster.domain.access_rules import AccessRuleBody
 from muster.domain.errors import ThrottledError
 from muster.domain.timestamp import SECOND
 from muster.frontends.amqp_links import Opener
@@ -216,3 +218,45 @@ class TestIdentity:
         assert len(claims._leanings) == 1
         await client.leave()
         assert not claims._leanings
+
+
+class TestPolicies:
+    """A service client's link, when its hub changes."""
+
+    async def change(self, services: Services, policy: AccessRuleBody) -> None:
+        owner = AccessRuleBody(key_name="iothubowner", rights=HUB_POLICIES["iothubowner"], primary_key=OTHER_KEY)
+        await services.hubs.update("hub", (None,), services.hub.facts, [owner, policy])
+
+    async def link(self, amqp: AmqpClients) -> tuple[AmqpClient, Attach]:
+        client = await amqp.open()
+        cbs = await client.cbs()
+        assert await cbs.put(HUB_HOST, amqp.policy_token()) == 200
+        return client, await client.link("/service", sender=True)
+
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            AccessRuleBody(key_name="service", rights="ServiceConnect", primary_key=OTHER_KEY, secondary_key=OTHER_KEY),
+            AccessRuleBody(key_name="service", rights="RegistryRead", primary_key=KEY, secondary_key=KEY),
+            AccessRuleBody(key_name="another", rights="ServiceConnect", primary_key=KEY, secondary_key=KEY),
+        ],
+        ids=["other keys", "other rights", "gone"],
+    )
+    async def test_a_policy_that_does_not_count_any_more(
+        self, services: Services, amqp: AmqpClients, policy: AccessRuleBody
+    ) -> None:
+        client, link = await self.link(amqp)
+        await self.change(services, policy)
+        await client.is_detached(link, "amqp:unauthorized-access")
+        await client.link("/free", sender=True)
+
+    async def test_one_of_two_keys_is_enough(self, services: Services, amqp: AmqpClients) -> None:
+        client, link = await self.link(amqp)
+        rule = AccessRuleBody(key_name="service", rights="ServiceConnect", primary_key=OTHER_KEY, secondary_key=KEY)
+        await self.change(services, rule)
+        await still_works(client, link)
+
+    async def test_a_hub_that_is_removed(self, services: Services, amqp: AmqpClients) -> None:
+        client, link = await self.link(amqp)
+        await services.hubs.remove("hub", None, force=True)
+        await client.is_detached(link, "amqp:unauthorized-access")

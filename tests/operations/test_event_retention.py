@@ -7,8 +7,9 @@ from tests.support.fix_services import Services
 
 from muster.domain.hub_event import EventSettings
 from muster.domain.timestamp import DAY, HOUR, MINUTE
+from muster.hub.event_batches import Head, Messages
 from muster.hub.event_sweeper import EventSweeper
-from muster.hub.events import Head, Messages, Position
+from muster.hub.events import Position
 
 HEAD: Head = ("Telemetry", "d1", "", "1", "{}", "", "{}", "{}")
 START = Position((0, 0, 0, 0))
@@ -60,12 +61,13 @@ async def test_many_are_deleted_in_parts(services: Services) -> None:
 
 async def test_a_large_partition_loses_its_oldest(services: Services) -> None:
     sweeper = EventSweeper(services.database, services.hubs, services.clock, partition_limit=1001)
-    await store(services, 10, size=99)
+    for _ in range(10):
+        await store(services, 1, size=99)
     await store(services, 10, partition=1, size=9)
     assert await sweeper.sweep() == 0
-    await store(services, 1, size=99)
-    assert await sweeper.sweep() == 1
-    assert await numbers(services) == list(range(1, 11))
+    await store(services, 2, size=99)
+    assert await sweeper.sweep() == 1, "two bytes of the second one are within the limit"
+    assert await numbers(services) == list(range(1, 12))
     assert await numbers(services, 1) == list(range(10))
 
 

@@ -19,7 +19,8 @@ from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyB
 from muster.domain.errors import NotFoundError
 from muster.domain.message import Event
 from muster.domain.timestamp import SECOND
-from muster.hub.events import MAXIMUM_READ, EventLog, Head, Messages, Position
+from muster.hub.event_batches import Head, Messages
+from muster.hub.events import MAXIMUM_READ, EventLog, Position
 from muster.store.database import DatabaseClosedError
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
@@ -160,7 +161,7 @@ async def test_connections_are_told_after_the_commit(services: Services, tmp_pat
     def committed(error: BaseException | None) -> None:
         assert error is None
         other = sqlite3.connect(path)
-        seen.append(other.execute("SELECT count(*) FROM event").fetchone()[0])
+        seen.append(other.execute("SELECT sum(message_count) FROM event_batch").fetchone()[0])
         other.close()
 
     services.events.append("hub", 0, Messages.of((head("d1"), [b"1", b"2"])), committed)
@@ -255,17 +256,17 @@ async def test_everybody_is_told_that_the_database_is_closed(services: Services)
 async def test_a_commit_that_fails_is_told_and_the_next_is_not(services: Services) -> None:
     # A foreign key that is checked at COMMIT: the rows can be written, and not committed.
     async def forbid(tx) -> None:
-        await tx.execute("CREATE TABLE allowed (device_id TEXT PRIMARY KEY)")
+        await tx.execute("CREATE TABLE allowed (partition BIGINT PRIMARY KEY)")
         await tx.execute(
-            "CREATE TABLE sent (device_id TEXT REFERENCES allowed (device_id) DEFERRABLE INITIALLY DEFERRED)"
+            "CREATE TABLE sent (partition BIGINT REFERENCES allowed (partition) DEFERRABLE INITIALLY DEFERRED)"
         )
         await tx.execute(
-            "CREATE TRIGGER sending AFTER INSERT ON event BEGIN INSERT INTO sent VALUES (new.device_id); END"
+            "CREATE TRIGGER sending AFTER INSERT ON event_batch BEGIN INSERT INTO sent VALUES (new.partition); END"
         )
-        await tx.execute("INSERT INTO allowed (device_id) VALUES ('d2')")
+        await tx.execute("INSERT INTO allowed (partition) VALUES (1)")
 
     await services.database.transact(forbid)
-    refused, allowed = Sender(services.events, "d1", 0), Sender(services.events, "d2", 0)
+    refused, allowed = Sender(services.events, "d1", 0), Sender(services.events, "d2", 1)
     refused.send(2)
     assert None not in await refused.settled()
     allowed.send(2)
@@ -306,8 +307,8 @@ async def test_positions(services: Services, filled: EventLog) -> None:
     assert await filled.positions("hub") == (START, Position((30, 5, 0, 1)))
 
     async def forget(tx) -> None:
-        await tx.execute("DELETE FROM event WHERE partition = 0 AND sequence_number < 10")
-        await tx.execute("DELETE FROM event WHERE partition = 1")
+        await tx.execute("DELETE FROM event_batch WHERE partition = 0 AND last_sequence_number < 10")
+        await tx.execute("DELETE FROM event_batch WHERE partition = 1")
 
     await services.database.transact(forget)
     assert await filled.positions("hub") == (Position((10, 5, 0, 0)), Position((30, 5, 0, 1)))
@@ -340,6 +341,36 @@ async def test_no_read_gives_more_than_the_maximum(services: Services) -> None:
     events, position = await services.events.read("hub", START, 10**9)
     assert len(events) == MAXIMUM_READ
     assert len((await services.events.read("hub", position, 10**9))[0]) == 1
+
+
+async def test_a_large_commit_is_stored_in_parts_and_read_from_anywhere(services: Services) -> None:
+    runs = [(head("d1", f'{{"n":"{number}"}}'), [b"x" * number] * 200) for number in range(9)]
+    runs += [(head("d1"), [b"y" * 200_000] * 4), (head("d1"), [b"z"] * 1100)]
+    told: list[BaseException | None] = []
+    services.events.append("hub", 0, Messages.of(*runs), told.append)
+    events = await until_read(services.events, 2904)
+    bodies = [body for _, run in runs for body in run]
+    assert [event.body for event in events] == bodies
+    assert [event.sequence_number for event in events] == list(range(2904))
+    offsets = [sum(len(body) + 1 for body in bodies[:number]) for number in range(2904)]
+    assert [int(event.offset) for event in events] == offsets
+    largest = await services.database.fetch_one("SELECT max(message_count), max(length(runs)) FROM event_batch")
+    assert largest is not None
+    assert largest[0] <= 512
+    assert largest[1] < 1_000_000
+    for number in (1, 511, 512, 1802, 2903):
+        some, _ = await services.events.read("hub", Position((number, 0, 0, 0)), 3)
+        assert some == events[number : number + 3]
+
+
+async def until_read(log: EventLog, count: int) -> list[Event]:
+    """All events, when there are so many."""
+    events: list[Event] = []
+    async for some, _ in log.follow("hub", START, idle=30):
+        events += some
+        if len(events) >= count:
+            break
+    return events
 
 
 async def test_the_latest_are_the_newest_of_all_partitions(filled: EventLog) -> None:

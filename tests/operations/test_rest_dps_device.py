@@ -22,9 +22,7 @@ from muster.domain.allocation import WebhookAnswer
 from muster.domain.sas import derive_device_key
 from muster.domain.timestamp import SECOND
 from muster.domain.tpm import registration_id_of
-from muster.frontends.rest.app import create_app
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.requests import Guard
+from muster.server.rest import provisioning_apis, rest_app
 
 HOST = "global.example.net"
 VERSION = "api-version=2019-03-31"
@@ -41,9 +39,7 @@ async def enrolled(services: Services) -> None:
 
 @pytest.fixture
 def api(services: Services) -> RestClient:
-    guard = Guard(services.reports.new_tracking_id, services.clock)
-    device = DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock)
-    return RestClient(create_app(device.routes(guard), guard), services)
+    return RestClient(rest_app(services, services.clock, provisioning_apis(services, services.clock, ())), services)
 
 
 class Device:

@@ -10,7 +10,7 @@ from tests.support.fix_services import Services
 
 from muster.domain.message import TELEMETRY, authentication_method, parse_property_bag
 from muster.frontends.rest import muster
-from muster.hub.events import Messages, Run
+from muster.hub.event_batches import Messages, Run
 
 METHOD = authentication_method("device", "sas", "iothub")
 EVENTS = "/muster/v1/events"

@@ -231,3 +231,63 @@ def test_a_failure_of_one_session_leaves_the_others():
     play = play >> Transfer(9, 0, b"t") << Ended
     play.sent.clear()
     assert play >> Frame(1, Attach("l", 0, True)) << Attached
+
+
+def many(*payloads, settled=True):
+    return act("transfer_many", LINK, list(payloads), settled=settled)
+
+
+def test_many_deliveries_at_once():
+    play = sending() >> flow(3)
+    play = play << Credit(play.link, 3, False) >> many(b"a", b"", settled=True)
+    play = play << sends(Frame(0, Transfer(4, 0, b"\0\0\0\0", 0, True), b"a"))
+    play = play << sends(Frame(0, Transfer(4, 1, b"\0\0\0\1", 0, True)))
+    play = play >> many(b"c", settled=False) << sends(Frame(0, Transfer(4, 2, b"\0\0\0\2", 0, False), b"c"))
+    play = play >> Disposition(True, 0, 2, settled=True, state=Accepted())
+    play = play << Disposed(play.link, 2, True, Accepted())
+    with pytest.raises(RuntimeError, match="no credit for 1"):
+        play.connection.transfer_many(play.link, [b"x"])
+    assert play >> flow(1, count=3) << Credit(play.link, 1, False)
+
+
+def test_many_deliveries_are_written_like_one():
+    """What the short way writes differs from the table's in the width of integers alone."""
+    play = sending() >> flow(2)
+    play.events.clear()
+    play.connection.transfer_many(play.link, [b"x" * 300], settled=True)
+    written = play.connection.take_output()
+    play.connection.transfer(play.link, b"\0\0\0\1", b"x" * 300, settled=True)
+    assert len(written) == len(play.connection.take_output()) + 2 * 3
+    play.sent += play.reader.receive(written)
+    assert play << sends(Frame(0, Transfer(4, 0, b"\0\0\0\0", 0, True), b"x" * 300))
+
+
+def test_many_deliveries_of_which_one_is_large():
+    play = sending(Open("c", max_frame_size=512)) >> flow(3)
+    play = play << Credit(play.link, 3, False) >> many(b"a", bytes(600), b"c", settled=True)
+    frames = list(play.sent)
+    play.sent.clear()
+    assert [(frame.body.delivery_id, frame.body.more) for frame in frames] == [
+        (0, False),
+        (1, True),
+        (1, False),
+        (2, False),
+    ]
+    assert all(len(frame.encode()) <= 512 for frame in frames)
+
+
+def test_many_deliveries_wait_for_the_session_window():
+    play = sending(window=1) >> flow(3, window=1)
+    play = play << Credit(play.link, 3, False) >> many(b"a", b"b")
+    play = play << sends(Frame(0, Transfer(4, 0, b"\0\0\0\0", 0, True), b"a")) >> many(b"c")
+    play = play >> Flow(2, 2, 0, 5000)
+    play = play << sends(Frame(0, Transfer(4, 1, b"\0\0\0\1", 0, True), b"b"))
+    assert play << sends(Frame(0, Transfer(4, 2, b"\0\0\0\2", 0, True), b"c"))
+
+
+def test_a_sender_may_say_that_it_sends_settled():
+    play = begun() >> Attach("out", 4, True, 0, 1, SOURCE, TARGET) << Attached
+    play.link.send_settled()
+    play = play >> act("attach", LINK)
+    answer = Attach("out", 4, False, 1, 0, SOURCE, TARGET, initial_delivery_count=0, max_message_size=1_048_576)
+    assert play << sends(answer)

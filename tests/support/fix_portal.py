@@ -9,7 +9,7 @@ import msgspec
 from muster.domain.credential import Credential
 from muster.domain.errors import ServiceError
 from muster.dps.attestations import DeviceLogin
-from muster.hub.events import Messages, Run
+from muster.hub.event_batches import Messages, Run
 from muster.portal.app import Portal, create_portal
 from tests.support.fix_pki import Identity, root
 from tests.support.fix_services import ID_SCOPE, Services

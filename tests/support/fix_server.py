@@ -145,6 +145,10 @@ class MusterServer:
     def hub_connection_string(self) -> str:
         return str(self.status["hubs"][0]["connectionString"])
 
+    @property
+    def event_hub_connection_string(self) -> str:
+        return str(self.status["hubs"][0]["eventHubConnectionString"])
+
     # Clients
 
     def trust(self) -> dict[str, str]:

@@ -22,14 +22,11 @@ from muster.domain.tpm import registration_id_of
 from muster.frontends.amqp_dps import DpsLinks
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Peer
-from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.dps_service import DpsServiceApi
-from muster.frontends.rest.requests import Guard
 from muster.frontends.websocket import WebSocketServices
 from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
+from muster.server.rest import provisioning_apis, rest_app
 from muster.wire.mqtt_decoder import decode, decode_remaining_length
 from muster.wire.mqtt_packets import Packet, Publish
 from tests.support.fix_amqp import amqp_front_end
@@ -165,21 +162,11 @@ class Player:
         self._mqtt = mqtt_front_end(services)
         dps = DpsLinks(services.registrations, services.tpm_dialogues, services.clock)
         self._amqp = amqp_front_end(services, (dps.open,), dps.begin_tpm)
-        guard = Guard(services.reports.new_tracking_id, services.clock)
-        apis = (
-            DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock),
-            DpsServiceApi(
-                services.provisioning,
-                services.enrollments,
-                services.groups,
-                services.records,
-                services.throttles,
-                services.group_reviews,
-                services.access,
-            ),
-            ProvisioningResources(services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)),
+        management = ProvisioningResources(
+            services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)
         )
-        app = create_app([route for api in apis for route in api.routes(guard)], guard)
+        apis = [*provisioning_apis(services, services.clock, ()), management]
+        app = rest_app(services, services.clock, apis)
         websockets = WebSocketServices(mqtt=self._mqtt.protocol, amqp=self._amqp.protocol)
         self._http = HttpFactory(app, clock=services.clock, websockets=websockets)
 

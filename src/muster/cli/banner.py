@@ -17,9 +17,9 @@ PORT_FIX = "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443"
 
 _PORT_USES = {
     MQTT_PORT: "MQTT",
-    AMQP_PORT: "AMQP (not served yet)",
-    HTTPS_PORT: "HTTPS and MQTT over WebSocket",
-    HTTPS_FALLBACK_PORT: "HTTPS and MQTT over WebSocket",
+    AMQP_PORT: "AMQP",
+    HTTPS_PORT: "HTTPS, MQTT and AMQP over WebSocket",
+    HTTPS_FALLBACK_PORT: "HTTPS, MQTT and AMQP over WebSocket",
 }
 _LABEL_WIDTH = 16
 
@@ -98,6 +98,7 @@ def _connection_strings(status: Document) -> Iterator[tuple[str, str]]:
     yield "DPS string", str(status["provisioningService"]["connectionString"])
     for hub in status["hubs"]:
         yield "Hub string", str(hub["connectionString"])
+        yield "Events string", str(hub["eventHubConnectionString"])
     yield "", "The keys are the well-known development keys: they protect nothing, on loopback only."
 
 

@@ -40,6 +40,9 @@ def status_variables(status: Document) -> dict[str, str]:
         "IOTHUB_DEVICE_DPS_ID_SCOPE": scope,
         "IOTHUB_HOST": str(hub["host"]),
         "IOTHUB_CONNECTION_STRING": str(hub["connectionString"]),
+        "EVENT_HUB_CONN_STR": str(hub["eventHubConnectionString"]),
+        "EVENT_HUB_NAME": str(hub["eventHubName"]),
+        "EVENTHUB_CONNECTION_STRING": str(hub["eventHubConnectionString"]),
         "MUSTER_PORTAL": str(status["portal"]),
         **trust_variables(status),
     }
@@ -64,6 +67,7 @@ def status_rows(status: Document, answer: Document) -> list[tuple[str, object]]:
     ]
     for hub in status["hubs"]:
         rows += [("IoT hub", hub["host"]), ("Hub connection string", hub["connectionString"])]
+        rows += [("Events connection string", hub["eventHubConnectionString"])]
     rows += [("Portal", status["portal"]), ("CA certificate", status["caFile"])]
     rows += [("Trust bundle", status["trustFile"])]
     return rows + [("Clock offset", f"{status['clockOffsetSeconds']} s")] * bool(status.get("clockOffsetSeconds"))

@@ -31,6 +31,8 @@ FEEDBACK_CONTENT_TYPE = "application/vnd.microsoft.iothub.feedback.json"
 
 _MAXIMUM_ID_CHARACTERS = 128
 _ACKS = ("none", "positive", "negative", "full")
+_ACKS_IN_JAVA = {"positiveonly": "positive", "negativeonly": "negative"}
+"""Java writes the names of its enumeration."""
 _ACK = "iothub-ack"
 
 # An MQTT topic has a length of two bytes; before the bag stand two ids of up to 128 characters, and words.
@@ -122,6 +124,7 @@ def accepted(message: C2dMessage, device_id: str, module_id: str) -> C2dMessage:
     properties = message.properties
     application = dict(properties.application)
     ack = (application.pop(_ACK, "") or properties.ack).lower()
+    ack = _ACKS_IN_JAVA.get(ack, ack)
     if ack and ack not in _ACKS:
         raise ArgumentInvalidError(f"iothub-ack is {ack[:50]!r}; {', '.join(_ACKS)} are allowed.")
     changed = msgspec.structs.replace(

@@ -6,12 +6,12 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 ::
 
     ServiceError
-      BadRequestError 400           InvalidProtocolVersionError ArgumentInvalidError ArgumentNullError FormatError
-                                    StorageNotConfiguredError
+      BadRequestError 400           InvalidProtocolVersionError InvalidOperationError ArgumentInvalidError
+                                    ArgumentNullError FormatError BlobContainerError StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
-                                    FaultInjectionError ForcedByFaultError
+                                    FaultInjectionError ForcedByFaultError PartitionUnknownError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
@@ -19,9 +19,10 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError ModuleMissingError
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
+                                    JobMissingError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
-                                    LinkCreationConflictError
+                                    LinkCreationConflictError ReceiverDisconnectedError
       PreconditionFailedError 412   MessageLockLostError
       TooLargeError 413             TooManyDevicesError TooManyModulesError
       UnsupportedMediaTypeError 415
@@ -75,6 +76,14 @@ class InvalidProtocolVersionError(BadRequestError):
     message = "The api-version is missing or not a date such as 2021-04-12."
 
 
+class InvalidOperationError(BadRequestError):
+    """A cloud-to-device message that names no receiver, or is none at all (hub-service.md 1.7, 6.4)."""
+
+    code = 400003
+    name = "InvalidOperation"
+    message = "The operation is not valid."
+
+
 class ArgumentInvalidError(BadRequestError):
     code = 400004
     name = "ArgumentInvalid"
@@ -99,6 +108,14 @@ class DeviceDefinedTwiceError(BadRequestError):
     code = 400011
     name = "DeviceDefinedMultipleTimes"
     message = "A device is defined more than once."
+
+
+class BlobContainerError(BadRequestError):
+    """A container for the identities of a hub that cannot be used (hub-service.md 2.8)."""
+
+    code = 400008
+    name = "BlobContainerValidationError"
+    message = "The blob container cannot be used."
 
 
 class StorageNotConfiguredError(BadRequestError):
@@ -161,6 +178,14 @@ class ForcedByFaultError(BadRequestError):
     code = 400029
     name = "ConnectionForcefullyClosedOnFaultInjection"
     message = "The connection is closed: a fault is being injected."
+
+
+class PartitionUnknownError(BadRequestError):
+    """An event hub has no such partition; the number is ours (hub-service.md 8.5)."""
+
+    code = 400212
+    name = "PartitionUnknown"
+    message = "The specified partition is invalid for an EventHub partition."
 
 
 class FaultInjectionError(BadRequestError):
@@ -299,6 +324,14 @@ class AddressNotFoundError(NotFoundError):
     message = "The link address did not match any of the expected formats."
 
 
+class JobMissingError(NotFoundError):
+    """There is no such import or export (hub-service.md 1.7)."""
+
+    code = 404002
+    name = "JobNotFound"
+    message = "Job not found."
+
+
 class ModuleMissingError(NotFoundError):
     """The device has no such module identity (hub-service.md 1.7)."""
 
@@ -367,6 +400,14 @@ class RegistrationConflictError(ConflictError):
     message = "Precondition failed."
 
 
+class ReceiverDisconnectedError(ConflictError):
+    """A reader of a partition gives way to one with an owner level; the number is ours (hub-service.md 8.5)."""
+
+    code = 409204
+    name = "ReceiverDisconnected"
+    message = "Another receiver owns the partition."
+
+
 class DeviceNotOnlineError(NotFoundError):
     """A direct method to a device that is not connected, or does not listen for methods (hub-service.md 5)."""
 
@@ -388,7 +429,7 @@ class LinkCreationConflictError(ConflictError):
 
     code = 409002
     name = "LinkCreationConflict"
-    message = "Another AMQP client has opened a link of this device."
+    message = "Another AMQP Client has opened a Receive Link."
 
 
 class PreconditionFailedError(ServiceError):

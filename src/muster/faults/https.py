@@ -3,7 +3,8 @@
 import logging
 
 from muster.faults.requests import ERRORS, read_fault
-from muster.hub.events import EventLog, Messages
+from muster.hub.event_batches import Messages
+from muster.hub.events import EventLog
 
 _log = logging.getLogger("muster.faults")
 

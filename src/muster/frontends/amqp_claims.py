@@ -18,7 +18,15 @@ from urllib.parse import unquote
 from muster.domain.access_policy import Right
 from muster.domain.credential import Credential
 from muster.domain.errors import ServiceError, TokenExpiredError, TooManyTokensError, UnauthorizedAccessError
-from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, covers, create_token, parse_token
+from muster.domain.sas import (
+    CLOCK_SKEW,
+    MalformedTokenError,
+    SasToken,
+    covers,
+    create_token,
+    parse_token,
+    signature_matches,
+)
 from muster.domain.timestamp import DAY, SECOND
 from muster.frontends.amqp_sasl import DeviceUser, PolicyUser, RegistrationUser, User
 from muster.hub.access import ServiceAccess
@@ -108,6 +116,7 @@ class Claims:
         self._registrations: dict[str, str] = {}
         self._leanings: dict[object, _Leaning] = {}
         self._deadline: int | None = None
+        self._unfollow_hubs: Callable[[], None] | None = None
         self._over = False
 
     # Proofs
@@ -239,6 +248,8 @@ class Claims:
         if held is None and (held := self._newest()) is not None and _is_of_a_device(held) and not path:
             path = _SERVICE_PATH  # any that is no device's: the report says that the token is for something else
         await self._require(hub, _text(held), path, claim.rights, held.token.key_name if held else "")
+        if self._unfollow_hubs is None and not self._over:
+            self._unfollow_hubs = self._services.hubs.follow(self._hubs_changed)
         return claim
 
     async def _require(self, hub: Hub, text: str, path: Sequence[str], rights: Sequence[Right], subject: str) -> None:
@@ -288,7 +299,9 @@ class Claims:
     def _granting(self, hub: Hub, rights: Sequence[Right]) -> Iterator[_Held]:
         for held in self._policies.values():
             policy = hub.policies.get(held.token.key_name)
-            if policy is not None and not _is_of_a_device(held) and any(map(policy.grants, rights)):
+            if policy is None or _is_of_a_device(held) or not any(map(policy.grants, rights)):
+                continue
+            if signature_matches(held.token, policy.keys):
                 yield held
 
     def _newest(self) -> _Held | None:
@@ -350,10 +363,19 @@ class Claims:
     def close(self) -> None:
         """The connection is gone; what is still being judged is followed no more."""
         self._over = True
+        if self._unfollow_hubs is not None:
+            self._unfollow_hubs()
+            self._unfollow_hubs = None
         for key, leaning in list(self._leanings.items()):
             leaning.watchers.clear()
             leaning.judging = 0
             self._drop_unused(leaning, key)
+
+    def _hubs_changed(self) -> None:
+        """A hub may be gone, and a policy may have other keys or rights."""
+        for what in [leaning.what for leaning in self._leanings.values() if isinstance(leaning.what, ServiceClaim)]:
+            if not self._end_of(what):
+                self._finish(self._leanings[what], UnauthorizedAccessError())
 
     def _end_what_lapsed(self, now: int) -> None:
         self._deadline = None

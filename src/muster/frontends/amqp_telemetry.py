@@ -12,7 +12,8 @@ from muster.domain.message import PropertyBag
 from muster.domain.partition import partition_of
 from muster.frontends.amqp_device_links import ACCEPTED, DeviceHead, DeviceLinks
 from muster.frontends.amqp_device_messages import BATCH_FORMAT, TelemetryReader
-from muster.hub.events import EventLog, Messages, Run
+from muster.hub.event_batches import Messages, Run
+from muster.hub.events import EventLog
 from muster.wire.amqp_performatives import Rejected
 from muster.wire.amqp_sessions import Delivery, Link
 from muster.wire.amqp_types import DecodeError

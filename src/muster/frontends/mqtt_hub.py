@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from muster.domain.credential import Credential
+from muster.domain.errors import ServiceError
 from muster.domain.message import TELEMETRY, PropertyBag, marked_as_will, parse_property_bag
 from muster.domain.partition import partition_of
 from muster.frontends.mqtt_acknowledgements import Acknowledgements, Owed
@@ -20,7 +21,8 @@ from muster.frontends.mqtt_conversation import Conversation, DeviceServices
 from muster.frontends.tasks import Tasks
 from muster.frontends.topics import HUB_REQUESTS, telemetry_prefix
 from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
-from muster.hub.events import EventLog, Head, Messages, Run
+from muster.hub.event_batches import Head, Messages, Run
+from muster.hub.events import EventLog
 from muster.hub.sessions import Notice, Session
 from muster.wire.mqtt_packets import Connect, Disconnect, Puback, Publish, Subscribe, Unsubscribe
 from muster.wire.mqtt_session import Event
@@ -145,7 +147,12 @@ class HubHead:
                 self._tasks.spawn(self._judge_again())
 
     async def _judge_again(self) -> None:
-        if not await self._authentication.still_holds(self._login, self._credential, self._principal):
+        try:
+            holds = await self._authentication.still_holds(self._login, self._credential, self._principal)
+        except ServiceError as error:
+            self._connection.close(f"it could not be judged again after a change: {error}")
+            return
+        if not holds:
             self._connection.close("the identity was deleted or disabled, or its credential does not count any more")
 
     def handle(self, events: Sequence[Event]) -> None:

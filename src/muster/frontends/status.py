@@ -52,15 +52,20 @@ _ROWS = {
     504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403, a lost lock under 412.
+# Quota and queue depth have a condition of their own under 403, an invalid operation under 400, a lost lock under 412.
+# A link that a newer one took over ends as the service was seen to end it, which clients take for a reason to attach
+# again (hub-device.md 9.7, 9.9).
 _AMQP_BY_CODE = {
+    400003: "amqp:not-allowed",
     400029: "amqp:connection:forced",
     400030: "amqp:link:detach-forced",  # a client tries again (hub-device.md 9.9)
+    400212: "com.microsoft:argument-out-of-range",
     403002: "amqp:resource-limit-exceeded",
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
-    409002: "com.microsoft:link-creation-conflict",
+    409002: "amqp:internal-error",
+    409204: "amqp:link:stolen",
     412002: "com.microsoft:message-lock-lost",
 }
 
@@ -93,6 +98,14 @@ def amqp_condition(error: ServiceError) -> str:
     return _AMQP_BY_CODE.get(error.code, row(error).amqp)
 
 
+def amqp_outcome_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """Why a message of a service client is rejected: in plain words, which .NET shows with the tracking id behind them
+    (azure-iot-sdk-csharp#117). What a device is told is JSON (hub-device.md 9.9).
+    """
+    info: Fields = {Symbol("com.microsoft:tracking-id"): _hub_tracking_id(tracking_id, now)}
+    return Error(amqp_condition(error), error.message, info)
+
+
 def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
     """The error of a detach, a close or a rejected message: JSON as its description (hub-device.md 9.9, dps.md 3.5)."""
     info: dict[Value, Value] = {
@@ -100,6 +113,12 @@ def amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
         Symbol("com.microsoft:tracking-id"): tracking_id,
     }
     return Error(amqp_condition(error), provisioning_body(error, tracking_id, now).decode(), info)
+
+
+def event_hub_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The error of a detach where events are read: plain text, which ends with what to look for in the logs."""
+    text = f"{error.message} TrackingId:{tracking_id}, SystemTracker:muster, Timestamp:{iso_utc(now)[:19]}"
+    return Error(amqp_condition(error), text, {Symbol("com.microsoft:tracking-id"): tracking_id})
 
 
 def provisioning_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

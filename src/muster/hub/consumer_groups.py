@@ -1,10 +1,11 @@
 """Consumer groups of the event logs of all hubs: list, create, delete. Sources: hub-service.md 10.
 
-Not here: reading events, and where a reader stands.
+Not here: reading events (``partition_readers.py``), and where a reader stands.
 """
 
 from collections.abc import Callable
 
+from muster.bus.bus import Bus
 from muster.domain.consumer_group import (
     DEFAULT_GROUP,
     MAXIMUM_GROUPS,
@@ -15,12 +16,16 @@ from muster.domain.consumer_group import (
 from muster.domain.errors import ForbiddenError, QuotaExceededError
 from muster.store.database import Database, Transaction
 
+CONSUMER_GROUP_DELETED = "consumer-group-deleted"
+"""The bus subject on which it is told; the message is hub and group in lower case, with a NUL between them."""
+
 
 class ConsumerGroups:
     """The groups of all hubs; every operation names its hub. ``$Default`` is always there."""
 
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, bus: Bus, clock: Callable[[], int]) -> None:
         self._database = database
+        self._bus = bus
         self._clock = clock
 
     async def all(self, hub: str) -> list[ConsumerGroup]:
@@ -80,4 +85,7 @@ class ConsumerGroups:
             )
             return bool(deleted)
 
-        return await self._database.transact(transaction)
+        found = await self._database.transact(transaction)
+        if found:
+            self._bus.publish(CONSUMER_GROUP_DELETED, f"{hub}\0{name.lower()}".encode())
+        return found

@@ -13,9 +13,9 @@ from muster.store.database import Database, Transaction
 
 SWEEP_SECONDS = 30.0
 PARTITION_LIMIT = 4 * 1024 * 1024 * 1024
-"""Bytes of bodies that one partition keeps, however young they are."""
+"""Bytes of bodies that one partition keeps, however young they are; the batch that reaches over it is kept whole."""
 
-_AT_ONCE = 500
+_AT_ONCE = 100
 
 
 class EventSweeper(Sweeping):
@@ -43,41 +43,36 @@ class EventSweeper(Sweeping):
         return total
 
     async def _sweep_some(self, hub: Hub, partition: int) -> int:
-        """The oldest events, up to the first one that is kept; numbers that are left are always without a gap."""
-        oldest = await self._database.fetch_one(
-            "SELECT e.sequence_number, e.enqueued_time, e.event_offset, p.next_offset FROM event e"
-            " JOIN event_partition p ON p.hub = e.hub AND p.partition = e.partition"
-            " WHERE e.hub = :hub AND e.partition = :partition ORDER BY e.sequence_number LIMIT 1",
+        """The oldest batches, up to the first one that is kept; numbers that are left are always without a gap."""
+        partition_row = await self._database.fetch_one(
+            "SELECT next_offset FROM event_partition WHERE hub = :hub AND partition = :partition",
             hub=hub.name,
             partition=partition,
         )
-        if oldest is None:
+        if partition_row is None:
             return 0
-        number, enqueued, offset, next_offset = oldest
-        since, floor = self._clock() - hub.events.retention_days * DAY, next_offset - self._partition_limit
-        if enqueued >= since and offset >= floor:
-            return 0
+        since, floor = self._clock() - hub.events.retention_days * DAY, partition_row[0] - self._partition_limit
+        batches = await self._database.fetch_all(
+            "SELECT last_sequence_number, message_count, next_offset, enqueued_time FROM event_batch"
+            " WHERE hub = :hub AND partition = :partition ORDER BY last_sequence_number LIMIT :limit",
+            hub=hub.name,
+            partition=partition,
+            limit=_AT_ONCE,
+        )
+        swept, last = 0, -1
+        for number, count, next_offset, enqueued in batches:
+            if enqueued >= since and next_offset > floor:
+                break
+            swept, last = swept + count, number
 
-        async def body(tx: Transaction) -> int:
-            kept = await tx.fetch_one(
-                "SELECT min(sequence_number) FROM event WHERE hub = :hub AND partition = :partition"
-                " AND sequence_number >= :number AND sequence_number < :following"
-                " AND enqueued_time >= :since AND event_offset >= :floor",
+        async def body(tx: Transaction) -> None:
+            await tx.execute(
+                "DELETE FROM event_batch WHERE hub = :hub AND partition = :partition AND last_sequence_number <= :last",
                 hub=hub.name,
                 partition=partition,
-                number=number,
-                following=number + _AT_ONCE,
-                since=since,
-                floor=floor,
-            )
-            first_kept = number + _AT_ONCE if kept is None or kept[0] is None else kept[0]
-            return await tx.execute(
-                "DELETE FROM event WHERE hub = :hub AND partition = :partition"
-                " AND sequence_number >= :number AND sequence_number < :first_kept",
-                hub=hub.name,
-                partition=partition,
-                number=number,
-                first_kept=first_kept,
+                last=last,
             )
 
-        return await self._database.transact(body)
+        if swept:
+            await self._database.transact(body)
+        return swept

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.bus.bus import Bus
-from muster.domain.documents import read
 from muster.domain.errors import NotFoundError, UnavailableError
-from muster.domain.message import Event, Origin
-from muster.store.database import Database, Row, Transaction
+from muster.domain.message import Event
+from muster.hub import event_batches
+from muster.hub.event_batches import Messages
+from muster.store.database import Database, Transaction
 
 _log = logging.getLogger("muster.hub")
 
@@ -25,55 +26,13 @@ MAXIMUM_READ = 1000
 WAITING_LIMIT = 64 * 1024 * 1024
 """Bytes of messages in all that may wait for the disk before connections should stop reading."""
 
-_MESSAGE_OVERHEAD = 256  # what a message costs in memory beside its body, roughly
+_BATCHES_AT_ONCE = 16
 
-_COLUMNS = (
-    "hub",
-    "partition",
-    "enqueued_time",
-    "source",
-    "device_id",
-    "module_id",
-    "generation_id",
-    "authentication_method",
-    "model_id",
-    "system_properties",
-    "application_properties",
-    "sequence_number",
-    "event_offset",
-    "body",
-)
-_EVENT = (
-    "partition, sequence_number, event_offset, enqueued_time, source, device_id, module_id, generation_id,"
-    " authentication_method, model_id, system_properties, application_properties, body"
-)
+_MESSAGE_OVERHEAD = 256  # what a message costs in memory beside its body, roughly
 
 _POSITION = re.compile(r"\d{1,18}(-\d{1,18})*", re.ASCII)
 
-Head = tuple[str, str, str, str, str, str, str, str]
-"""What the messages of one connection with the same properties share: source, device id, module id, generation id,
-authentication method, model id; system properties and application properties as JSON text.
-"""
-
-Run = tuple[Head, Sequence[bytes]]
-"""Messages with one head that follow each other: the body of each."""
-
 Committed = Callable[[BaseException | None], None]
-
-
-@dataclass(slots=True)
-class Messages:
-    """Messages for one partition in their order: the runs, how many messages, and how many bytes of bodies."""
-
-    runs: list[Run]
-    count: int
-    size: int
-
-    @classmethod
-    def of(cls, *runs: Run) -> "Messages":
-        """Counts them itself, for who has no count of its own."""
-        bodies = [body for _, bodies in runs for body in bodies]
-        return cls(list(runs), len(bodies), sum(map(len, bodies)))
 
 
 @dataclass(slots=True)
@@ -113,6 +72,8 @@ class EventLog:
         self._clock = clock
         self._waiting_limit = waiting_limit
         self._waiting = 0
+        self.appended = 0
+        """How many times something was appended here: whether devices send can be told from it."""
         self._followers: set[asyncio.Event] = set()
         self._closed = False
         self._gathering: dict[str, _Batch] = {}
@@ -136,6 +97,7 @@ class EventLog:
             if hub not in self._writing:
                 asyncio.get_running_loop().call_soon(self._write, hub)
         size = messages.size + messages.count * _MESSAGE_OVERHEAD
+        self.appended += 1
         self._waiting += size
         batch.size += size
         there = batch.partitions.get(partition)
@@ -184,7 +146,7 @@ class EventLog:
                 self._waiting -= one.size
                 _tell(one.waiting, error)
             if error is None:
-                self._bus.publish(events_subject(hub), b"")
+                self._bus.publish(events_subject(hub), bytes(sorted(batch.partitions)))
 
         try:
             self._database.submit(body, done)
@@ -197,13 +159,8 @@ class EventLog:
         for partition in sorted(partitions):
             messages = partitions[partition]
             number, offset = await self._reserve(tx, hub, partition, messages)
-            for head, bodies in messages.runs:
-                stamped = (hub, partition, now) + head  # noqa: RUF005 - unpacking costs half as much again, here and below
-                for body in bodies:
-                    rows.append(stamped + (number, offset, body))  # noqa: RUF005 - see above
-                    number += 1
-                    offset += len(body) + 1
-        await tx.insert_rows("event", _COLUMNS, rows)
+            rows += event_batches.stored(hub, partition, number, offset, messages, now)
+        await event_batches.store(tx, rows)
 
     async def append_in(self, tx: Transaction, hub: str, partition: int, messages: Messages) -> None:
         """Append in somebody's transaction, which takes no other lock afterwards but those of partitions that follow in
@@ -213,10 +170,7 @@ class EventLog:
 
     @staticmethod
     async def _reserve(tx: Transaction, hub: str, partition: int, messages: Messages) -> tuple[int, int]:
-        """Lock the partition until the commit; its next sequence number and offset, which are taken from it.
-
-        An offset counts the bytes of all bodies before it, and one more for each of them: so no two are equal.
-        """
+        """Lock the partition until the commit; its next sequence number and offset, which are taken from it."""
         size = messages.size + messages.count
         following = await tx.fetch_one(
             "UPDATE event_partition SET next_sequence_number = next_sequence_number + :count,"
@@ -239,11 +193,12 @@ class EventLog:
         oldest = []
         for partition in range(len(newest)):
             row = await self._database.fetch_one(
-                "SELECT min(sequence_number) FROM event WHERE hub = :hub AND partition = :partition",
+                "SELECT last_sequence_number - message_count + 1 FROM event_batch"
+                " WHERE hub = :hub AND partition = :partition ORDER BY last_sequence_number LIMIT 1",
                 hub=hub,
                 partition=partition,
             )
-            oldest.append(row[0] if row and row[0] is not None else newest[partition][0])
+            oldest.append(row[0] if row else newest[partition][0])
         return Position(tuple(oldest)), Position(tuple(row[0] for row in newest))
 
     async def skipped(self, hub: str, position: Position, partition: int | None = None) -> int:
@@ -273,15 +228,22 @@ class EventLog:
         return events, Position(tuple(numbers))
 
     async def _read_partition(self, hub: str, partition: int, number: int, limit: int) -> list[Event]:
-        rows = await self._database.fetch_all(
-            f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition AND sequence_number >= :number"
-            " ORDER BY sequence_number LIMIT :limit",
-            hub=hub,
-            partition=partition,
-            number=number,
-            limit=limit,
-        )
-        return [_event(row) for row in rows]
+        events: list[Event] = []
+        while len(events) < limit:
+            rows = await self._database.fetch_all(
+                f"SELECT {event_batches.STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
+                " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT :some",
+                hub=hub,
+                partition=partition,
+                number=number,
+                some=_BATCHES_AT_ONCE,
+            )
+            for row in rows:
+                events += event_batches.events_of(row, number, limit - len(events))
+            if len(rows) < _BATCHES_AT_ONCE:
+                break
+            number = rows[-1][1] + 1
+        return events
 
     async def follow(
         self, hub: str, position: Position, partition: int | None = None, *, idle: float
@@ -317,14 +279,8 @@ class EventLog:
         _, newest = await self.positions(hub)
         events: list[Event] = []
         for partition in range(len(newest.next_sequence_numbers)):
-            rows = await self._database.fetch_all(
-                f"SELECT {_EVENT} FROM event WHERE hub = :hub AND partition = :partition"
-                " ORDER BY sequence_number DESC LIMIT :limit",
-                hub=hub,
-                partition=partition,
-                limit=limit,
-            )
-            events += [_event(row) for row in rows]
+            oldest_wanted = max(0, newest.next_sequence_numbers[partition] - limit)
+            events += await self._read_partition(hub, partition, oldest_wanted, limit)
         return sorted(events, key=lambda event: (event.enqueued_time, event.sequence_number), reverse=True)[:limit]
 
 
@@ -337,25 +293,7 @@ def _tell(waiting: Sequence[Committed], error: BaseException | None) -> None:
 
 
 def events_subject(hub: str) -> str:
-    """The bus subject on which readers of a hub's log hear that there is more."""
+    """The bus subject on which readers of a hub's log hear that there is more: a byte for each partition, or nothing
+    for any.
+    """
     return f"events.{hub}"
-
-
-def _event(row: Row) -> Event:
-    return Event(
-        partition=row[0],
-        sequence_number=row[1],
-        offset=str(row[2]),
-        enqueued_time=row[3],
-        source=row[4],
-        origin=Origin(
-            device_id=row[5],
-            module_id=row[6],
-            generation_id=row[7],
-            authentication_method=row[8],
-            model_id=row[9],
-        ),
-        system_properties=read(row[10], dict[str, Any]),
-        application_properties=read(row[11], dict[str, Any]),
-        body=row[12],
-    )

@@ -7,7 +7,7 @@ leaves a record (``message_queue.py``).
 from collections.abc import Callable
 from uuid import UUID
 
-from muster.bus.bus import Bus
+from muster.bus.bus import Bus, Subscription
 from muster.domain.c2d_message import (
     FEEDBACK_CONTENT_TYPE,
     FEEDBACK_INTERVAL,
@@ -99,6 +99,10 @@ class Feedback:
 
         if await self._database.transact(body):
             self._bus.publish(feedback_subject(hub), b"")
+
+    def follow(self, hub: str, wake: Callable[[], None]) -> Subscription:
+        """Have ``wake`` called when there may be a batch, until ``close()``."""
+        return self._bus.subscribe(feedback_subject(hub), lambda _message: wake())
 
     async def gather(self, hub: Hub) -> bool:
         """Make batches of the records that wait, if it is time for one; whether there is a new batch."""

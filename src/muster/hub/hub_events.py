@@ -25,7 +25,8 @@ from muster.domain.hub_event import (
 )
 from muster.domain.partition import partition_of
 from muster.domain.twin import Twin, TwinChange
-from muster.hub.events import EventLog, Messages, Run, events_subject
+from muster.hub.event_batches import Messages, Run
+from muster.hub.events import EventLog, events_subject
 from muster.store.database import Transaction
 
 _CORRELATION_BYTES = 16
@@ -70,6 +71,10 @@ class HubEvents:
         """``twin`` is the last one of the identity."""
         if self._wanted(hub, HubEventSource.LIFECYCLE):
             tx.defer(self._write, lifecycle_event(hub, identity, twin, "deleteDeviceIdentity", self._clock()))
+
+    def tells_connections(self, hub: str) -> bool:
+        """Whether this hub writes when devices connect and disconnect; any thread may ask."""
+        return self._wanted(hub, HubEventSource.CONNECTION_STATE)
 
     async def connection_changed(
         self, tx: Transaction, hub: str, device_id: str, module_id: str, *, connected: bool

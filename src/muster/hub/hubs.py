@@ -42,7 +42,7 @@ _TABLES = (
     "connection",
     "identity",
     "hub_policy",
-    "event",
+    "event_batch",
     "event_partition",
 )
 """What is keyed by hub; the hub's own row goes last, and partitions after all that is written with events."""
@@ -271,6 +271,10 @@ class Hubs:
 
     def _new_key(self) -> str:
         return new_key(self._entropy(_KEY_BYTES))
+
+    def follow(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` when hubs or policies are others than before; what is returned ends that."""
+        return self._bus.subscribe(HUBS_CHANGED, lambda _message: changed()).close
 
     async def load(self) -> None:
         """Read all hubs and policies, the oldest hub first."""

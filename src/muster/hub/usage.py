@@ -24,7 +24,7 @@ class HubUsage:
         """Of those that are still kept."""
         now = self._clock()
         row = await self._database.fetch_one(
-            "SELECT count(*) FROM event WHERE hub = :hub AND enqueued_time >= :midnight",
+            "SELECT coalesce(sum(message_count), 0) FROM event_batch WHERE hub = :hub AND enqueued_time >= :midnight",
             hub=hub,
             midnight=now - now % _DAY,
         )

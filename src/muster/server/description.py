@@ -13,6 +13,7 @@ from muster.config import (
 )
 from muster.data_directory import DataDirectory
 from muster.domain.access_policy import HUB_OWNER, PROVISIONING_OWNER, AccessPolicy
+from muster.domain.event_hub import event_hub_connection_string, event_hub_name
 from muster.domain.timestamp import SECOND, iso_utc
 from muster.frontends.served_hosts import ServedHosts
 from muster.server.place import Place
@@ -91,6 +92,8 @@ class Description:
                     "name": hub.name,
                     "host": hub.host_name,
                     "connectionString": _connection_string(hub.host_name, hub.policies[HUB_OWNER]),
+                    "eventHubName": event_hub_name(hub.name),
+                    "eventHubConnectionString": event_hub_connection_string(hub.name, hub.host_name, hub.policies),
                 }
                 for hub in hubs
             ],

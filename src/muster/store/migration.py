@@ -5,12 +5,14 @@ Not here: the schema itself, which is ``migrations/0001_initial.sql`` and its su
 A file is named ``NNNN_words.sql``; numbers start at 1 and have no gaps. Its statements end with ``;`` and
 may hold the tokens of ``store/database.py``. A line ``-- oldest code: NNNN`` says that code whose newest
 migration is NNNN can still work with the database afterwards (the change only adds); without it only code
-that knows this migration can. A database that needs newer code refuses to open.
+that knows this migration can. A database that needs newer code refuses to open. A line ``-- then: words`` names a
+module of ``muster.store.migrations`` whose ``convert(transaction)`` does what SQL cannot, after the statements.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -19,6 +21,7 @@ from muster.store.database import Database, SchemaError, Transaction, split_stat
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _OLDEST_CODE: Final = re.compile(r"^-- oldest code: (\d{4})$", re.MULTILINE)
+_CONVERSION: Final = re.compile(r"^-- then: (\w+)$", re.MULTILINE)
 
 _CREATE: Final = """
 CREATE TABLE IF NOT EXISTS schema_version (
@@ -34,12 +37,15 @@ VALUES (:number, :name, :time, :oldest_code)"""
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. ``oldest_code``: the migration that code has to know at least to work with the result."""
+    """One file. ``oldest_code``: the migration that code has to know at least to work with the result;
+    ``conversion``: the module that ends it, or ``""``.
+    """
 
     number: int
     name: str
     oldest_code: int
     statements: tuple[str, ...]
+    conversion: str
 
 
 async def migrate(database: Database, now: int, source: Traversable | None = None) -> list[str]:
@@ -79,7 +85,14 @@ def _parse(file_name: str, text: str) -> Migration:
         raise SchemaError(f"a migration is named like 0001_initial.sql, not {file_name}")
     number = int(match[1])
     oldest = _OLDEST_CODE.search(text)
-    return Migration(number, match[2], int(oldest[1]) if oldest else number, tuple(split_statements(text)))
+    conversion = _CONVERSION.search(text)
+    return Migration(
+        number,
+        match[2],
+        int(oldest[1]) if oldest else number,
+        tuple(split_statements(text)),
+        conversion[1] if conversion else "",
+    )
 
 
 async def _apply(database: Database, migration: Migration, known: Mapping[int, Migration], now: int) -> bool:
@@ -89,6 +102,8 @@ async def _apply(database: Database, migration: Migration, known: Mapping[int, M
             return False  # another process was faster
         for statement in migration.statements:
             await transaction.execute(statement)
+        if migration.conversion:
+            await import_module(f"muster.store.migrations.{migration.conversion}").convert(transaction)
         await transaction.execute(
             _RECORD,
             number=migration.number,

@@ -25,10 +25,19 @@ SASL verdict are held, `MAX_HELD` of them.
 link as many as the peer has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from muster.wire.amqp_composites import encode_composite
-from muster.wire.amqp_frames import FRAMING_ERROR, Frame, encode_frame
+from muster.wire.amqp_frames import (
+    FRAMING_ERROR,
+    SHORT_TAG,
+    SHORT_TRANSFER,
+    SHORT_TRANSFER_SETTLED,
+    SHORT_TRANSFER_UNSETTLED,
+    Frame,
+    encode_frame,
+    short_transfer_middle,
+)
 from muster.wire.amqp_opening import (
     HANDLE_IN_USE,
     INVALID_FIELD,
@@ -71,6 +80,7 @@ from muster.wire.amqp_sessions import (
     Link,
     Session,
 )
+from muster.wire.amqp_types import U32
 
 
 class AmqpConnection(Opening):
@@ -378,6 +388,44 @@ class AmqpConnection(Opening):
             )
         self._flush(session)
         return delivery_id
+
+    def transfer_many(self, link: Link, payloads: Sequence[bytes], *, settled: bool = False) -> int:
+        """Sends messages, each with the four bytes of its delivery id as its tag; returns the first delivery id.
+
+        What `transfer` does, at a tenth of the cost for messages of one frame. Raises RuntimeError without that much
+        credit.
+        """
+        if self.is_gone(link):
+            return -1
+        count = len(payloads)
+        if link.role != SENDER or not link.answered or link.credit < count:
+            raise RuntimeError(f"{link} has no credit for {count}")
+        session = link.session
+        first = session.next_delivery_id
+        fast = 0 if session.pending else min(count, session.remote_incoming_window)
+        room = self._peer_max_frame_size - SHORT_TRANSFER.size
+        middle = short_transfer_middle(session.channel, link.handle)
+        end = SHORT_TRANSFER_SETTLED if settled else SHORT_TRANSFER_UNSETTLED
+        output = self._output
+        sent = 0
+        for payload in payloads[:fast]:
+            if len(payload) > room:
+                break
+            delivery_id = (first + sent) % MODULUS
+            size = SHORT_TRANSFER.size + len(payload)
+            output.append(SHORT_TRANSFER.pack(size, middle, delivery_id, SHORT_TAG, delivery_id, end))
+            output.append(payload)
+            if not settled:
+                session.unsettled_out[delivery_id] = link
+            sent += 1
+        session.next_delivery_id = (first + sent) % MODULUS
+        session.next_outgoing_id = (session.next_outgoing_id + sent) % MODULUS
+        session.remote_incoming_window -= sent
+        link.credit -= sent
+        link.delivery_count = (link.delivery_count + sent) % MODULUS
+        for payload in payloads[sent:]:
+            self.transfer(link, U32.pack(session.next_delivery_id), payload, settled=settled)
+        return first
 
     def drained(self, link: Link) -> None:
         """There is nothing more to send: uses up the credit (section 2.6.7), behind what waits for the window."""

@@ -30,6 +30,19 @@ _MAGIC: Final = b"AMQP"
 _HEAD: Final = Struct(">IBBH")  # size, data offset, type, channel
 EMPTY_FRAME: Final = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
+# The head of a transfer in one frame, all its integers at full width, so that only numbers change from one to the
+# next: frame size, `short_transfer_middle`, delivery id, constructor and length of the tag, the tag, and the end.
+SHORT_TRANSFER: Final = Struct(">I16sI2sI8s")
+SHORT_TAG: Final = b"\xa0\x04"
+SHORT_TRANSFER_SETTLED: Final = b"\x43\x41\x42\x40\x40\x42\x42\x42"
+SHORT_TRANSFER_UNSETTLED: Final = b"\x43\x42\x42\x40\x40\x42\x42\x42"
+_SHORT_MIDDLE: Final = Struct(">HH6sBIB")
+
+
+def short_transfer_middle(channel: int, handle: int) -> bytes:
+    """From the data offset of the frame to the constructor of the delivery id."""
+    return _SHORT_MIDDLE.pack(0x0200, channel, b"\x00\x53\x14\xc0\x19\x0b", 0x70, handle, 0x70)
+
 
 @dataclass
 class ProtocolHeader:

@@ -8,7 +8,19 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from muster.wire.amqp_performatives import RECEIVER, Attach, Begin, Error, Open, SaslInit, SaslResponse, State, Transfer
+from muster.wire.amqp_performatives import (
+    FIRST,
+    RECEIVER,
+    SETTLED,
+    Attach,
+    Begin,
+    Error,
+    Open,
+    SaslInit,
+    SaslResponse,
+    State,
+    Transfer,
+)
 
 MODULUS: Final = 0x1_0000_0000  # of serial numbers (section 2.8.10)
 
@@ -46,6 +58,11 @@ class Link:
         self.max_message_size = 0
         self.first: Transfer | None = None  # of a delivery whose frames are still arriving
         self.partial = bytearray()
+
+    def send_settled(self) -> None:
+        """What is sent here needs no disposition, whatever was asked for; the answer to attach says so."""
+        self.asked.snd_settle_mode = SETTLED
+        self.asked.rcv_settle_mode = FIRST
 
     def __repr__(self) -> str:
         return f"Link({self.name!r}, channel {self.session.channel}, handle {self.handle})"

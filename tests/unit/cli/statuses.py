@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 WELL_KNOWN_KEY = "bXVzdGVyLWRldi1rZXktdGhpcy1pcy1uby1zZWNyZXQ="
+EVENT_HUB = "iothub-ehub-localhost-1234567-0123456789"
 SECRET_KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I="
 
 
@@ -31,6 +32,8 @@ def status_document(directory: str = "/srv/project/.muster", **changes: Any) -> 
                 "name": "localhost",
                 "host": "localhost",
                 "connectionString": connection_string("localhost", "iothubowner"),
+                "eventHubName": EVENT_HUB,
+                "eventHubConnectionString": event_hub_connection_string("localhost"),
             }
         ],
         "endpoints": [
@@ -59,6 +62,8 @@ def secret_status(directory: str = "/srv/project/.muster", **changes: Any) -> di
                 "name": host,
                 "host": host,
                 "connectionString": connection_string(host, "iothubowner", SECRET_KEY),
+                "eventHubName": EVENT_HUB,
+                "eventHubConnectionString": event_hub_connection_string(host, SECRET_KEY),
             }
         ],
         addresses=["0.0.0.0"],
@@ -70,6 +75,10 @@ def secret_status(directory: str = "/srv/project/.muster", **changes: Any) -> di
 
 def connection_string(host: str, policy: str, key: str = WELL_KNOWN_KEY) -> str:
     return f"HostName={host};SharedAccessKeyName={policy};SharedAccessKey={key}"
+
+
+def event_hub_connection_string(host: str, key: str = WELL_KNOWN_KEY) -> str:
+    return f"Endpoint=sb://{host}/;SharedAccessKeyName=service;SharedAccessKey={key};EntityPath={EVENT_HUB}"
 
 
 def write_status(directory: Path, **changes: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ def test_the_first_hour_is_on_it():
         'eval "$(muster env)"',
         "muster tutorial",
         f"HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey={WELL_KNOWN_KEY}",
+        f"Endpoint=sb://localhost/;SharedAccessKeyName=service;SharedAccessKey={WELL_KNOWN_KEY};EntityPath=iothub-ehub",
         f"HostName=localhost;SharedAccessKeyName=provisioningserviceowner;SharedAccessKey={WELL_KNOWN_KEY}",
     ):
         assert wanted in text

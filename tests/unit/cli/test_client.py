@@ -257,7 +257,8 @@ def test_a_server_that_does_not_come_back_ends_the_stream(server, make_client):
 
     def stop_server(seconds):
         pauses.append(seconds)
-        server.socket.close()
+        server.shutdown()
+        server.server_close()
 
     stream = make_client().stream(ACCESS, "/muster/v1/events", query={}, opened=list, pause=stop_server)
     assert next(stream).data == "one"

@@ -1,5 +1,11 @@
 from muster.cli.status import render_variables, status_rows, status_variables
-from tests.unit.cli.statuses import WELL_KNOWN_KEY, secret_status, status_document
+from tests.unit.cli.statuses import (
+    EVENT_HUB,
+    WELL_KNOWN_KEY,
+    event_hub_connection_string,
+    secret_status,
+    status_document,
+)
 
 
 def test_programs_get_what_the_tutorial_and_the_samples_read():
@@ -7,6 +13,9 @@ def test_programs_get_what_the_tutorial_and_the_samples_read():
     assert variables["DPS_HOST"] == variables["PROVISIONING_HOST"] == "localhost"
     assert variables["DPS_SCOPEID"] == variables["IOTHUB_DEVICE_DPS_ID_SCOPE"] == "0ne00DE5EED"
     assert variables["IOTHUB_CONNECTION_STRING"].endswith(f"SharedAccessKey={WELL_KNOWN_KEY}")
+    events = event_hub_connection_string("localhost")
+    assert variables["EVENT_HUB_CONN_STR"] == variables["EVENTHUB_CONNECTION_STRING"] == events
+    assert variables["EVENT_HUB_NAME"] == EVENT_HUB
     assert variables["SSL_CERT_FILE"] == "/d/trust.pem"
 
 
@@ -17,6 +26,7 @@ def test_what_a_shell_would_split_is_quoted():
 def test_people_see_secrets_when_they_ask_for_the_status():
     rows = dict(status_rows(secret_status(), {"uptimeSeconds": 12.7}))
     assert rows["Hub connection string"] == secret_status()["hubs"][0]["connectionString"]
+    assert rows["Events connection string"] == secret_status()["hubs"][0]["eventHubConnectionString"]
     assert rows["Up for"] == "12 s"
     assert "Clock offset" not in rows
 

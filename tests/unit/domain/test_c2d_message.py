@@ -44,6 +44,14 @@ def test_the_wish_for_feedback_may_stand_among_the_application_properties():
 
 
 @pytest.mark.parametrize(
+    ("sent", "taken"),
+    [("", ""), ("none", "none"), ("Full", "full"), ("positiveonly", "positive"), ("NegativeOnly", "negative")],
+)
+def test_the_spellings_of_the_wish_for_feedback(sent: str, taken: str):
+    assert accepted(message(application={"iothub-ack": sent}), "d", "").properties.ack == taken
+
+
+@pytest.mark.parametrize(
     "properties",
     [
         {"ack": "sometimes"},

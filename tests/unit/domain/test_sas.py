@@ -217,3 +217,11 @@ def test_any_text_is_a_token_or_malformed(text: str) -> None:
         except MalformedTokenError:
             continue
         check_token(parsed, [KEY], ("hub.net",), ("devices", "d"), policy=False, now=NOW)
+
+
+def test_event_hubs_clients_take_the_text_of_a_key_for_the_key() -> None:
+    text_key = base64.b64encode(KEY.encode()).decode()
+    assert signature_matches(parse_token(create_token("sb://h/event-hub", text_key, 9, "service")), [OTHER, KEY])
+    assert signature_matches(parse_token(create_token("SB://h/event-hub", KEY, 9, "service")), [KEY])
+    assert not signature_matches(parse_token(create_token("sb://h/event-hub", text_key, 9, "service")), [OTHER])
+    assert not signature_matches(parse_token(create_token("h/event-hub", text_key, 9, "service")), [KEY])

@@ -7,16 +7,27 @@ import pytest
 from muster.domain.check_table import CHECKS
 from muster.domain.errors import (
     ArgumentInvalidError,
+    DeviceNotFoundError,
     EnrollmentNotFoundError,
     FormatError,
+    InvalidOperationError,
+    MessageLockLostError,
+    QueueDepthExceededError,
     QuotaExceededError,
     RegistrationConflictError,
     ServerError,
     ThrottledError,
     TooLargeError,
     UnauthorizedAccessError,
+    UnavailableError,
 )
-from muster.frontends.status import provisioning_amqp_error, provisioning_body, provisioning_mqtt_body
+from muster.frontends.status import (
+    amqp_outcome_error,
+    provisioning_amqp_error,
+    provisioning_body,
+    provisioning_mqtt_body,
+)
+from muster.wire.amqp_performatives import Error
 from muster.wire.amqp_types import Int, Symbol
 
 
@@ -43,6 +54,28 @@ def test_unauthorized_has_a_number_of_its_own_over_mqtt(check_id, over_https, ov
 @pytest.mark.parametrize("error", [EnrollmentNotFoundError("gone"), ThrottledError()])
 def test_other_errors_are_the_same_over_mqtt(error):
     assert provisioning_mqtt_body(error, "t", 0) == provisioning_body(error, "t", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (InvalidOperationError("no"), "amqp:not-allowed"),
+        (ArgumentInvalidError("no"), "com.microsoft:argument-error"),
+        (DeviceNotFoundError("no"), "amqp:not-found"),
+        (QueueDepthExceededError("no"), "amqp:resource-limit-exceeded"),
+        (TooLargeError("no"), "amqp:link:message-size-exceeded"),
+        (MessageLockLostError("no"), "com.microsoft:message-lock-lost"),
+        (ThrottledError("no"), "com.microsoft:device-container-throttled"),
+        (ServerError("no"), "amqp:internal-error"),
+        (UnavailableError("no"), "amqp:internal-error"),
+    ],
+)
+def test_why_a_message_of_a_service_client_is_rejected(error, condition):
+    tracking_id = "00112233-4455-6677-8899-aabbccddeeff"
+    info = "00112233445566778899aabbccddeeff-G:0-TimeStamp:09/21/2026 14:13:20"
+    assert amqp_outcome_error(error, tracking_id, 1_790_000_000_000_000) == Error(
+        condition, "no", {Symbol("com.microsoft:tracking-id"): info}
+    )
 
 
 @pytest.mark.parametrize(

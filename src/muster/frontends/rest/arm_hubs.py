@@ -14,6 +14,7 @@ from starlette.routing import Route
 from muster.domain.c2d_message import C2dSettings
 from muster.domain.cloud_to_device_resource import cloud_to_device_view, read_cloud_to_device
 from muster.domain.errors import ArgumentInvalidError, ForbiddenError, PreconditionFailedError
+from muster.domain.event_hub import event_hub_endpoint, event_hub_name
 from muster.domain.hub_event import EventSettings, read_event_settings
 from muster.domain.hub_resource import DEFAULT_PARTITION_COUNT, HubBody, require_new_hub, require_supported
 from muster.domain.resource import ResourceFacts, TagsBody, read_tags
@@ -197,6 +198,8 @@ def hub_view(hub: Hub, scope: ResourceScope) -> dict[str, Any]:
                     "retentionTimeInDays": hub.events.retention_days,
                     "partitionCount": hub.partition_count,
                     "partitionIds": partitions,
+                    "path": event_hub_name(hub.name),
+                    "endpoint": event_hub_endpoint(hub.host_name),
                 }
             },
             "hubEvents": [source.value for source in hub.events.sources],

@@ -1,0 +1,135 @@
+"""How events are stored: those that one commit brought to a partition are one row, with the bodies as they came.
+
+A row for each event would cost the writer more than everything else a message needs. The rows of a partition are found
+by the last sequence number in them; the numbers, and the offsets, of the others follow from it. Not here: the log
+(``events.py``), and how long it keeps what (``event_sweeper.py``).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from muster.domain.documents import read
+from muster.domain.message import Event, Origin
+from muster.store.database import Row, Transaction
+
+TABLE: Final = "event_batch"
+_COLUMNS: Final = (
+    "hub",
+    "partition",
+    "last_sequence_number",
+    "message_count",
+    "next_offset",
+    "enqueued_time",
+    "runs",
+)
+STORED: Final = "partition, last_sequence_number, message_count, next_offset, enqueued_time, runs"
+"""What ``events_of`` wants to have of a row, as columns of a SELECT."""
+
+# What is read and deleted at once is bounded by these, but for one run.
+_MOST_MESSAGES: Final = 512
+_MOST_BYTES: Final = 512 * 1024
+
+Head = tuple[str, str, str, str, str, str, str, str]
+"""What the messages of one connection with the same properties share: source, device id, module id, generation id,
+authentication method, model id; system properties and application properties as JSON text.
+"""
+
+Run = tuple[Head, Sequence[bytes]]
+"""Messages with one head that follow each other: the body of each."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[Head, list[bytes]]]).decode
+
+
+@dataclass(slots=True)
+class Messages:
+    """Messages for one partition in their order: the runs, how many messages, and how many bytes of bodies."""
+
+    runs: list[Run]
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, *runs: Run) -> "Messages":
+        """Counts them itself, for who has no count of its own."""
+        bodies = [body for _, bodies in runs for body in bodies]
+        return cls(list(runs), len(bodies), sum(map(len, bodies)))
+
+
+def stored(hub: str, partition: int, number: int, offset: int, messages: Messages, now: int) -> list[tuple[Any, ...]]:
+    """The rows of messages from this sequence number and offset on, for ``store``."""
+    rows = []
+    for part in _parts(messages):
+        number += part.count
+        # An offset counts the bytes of all bodies before it, and one more for each of them: so no two are equal.
+        offset += part.size + part.count
+        rows.append((hub, partition, number - 1, part.count, offset, now, _encode(part.runs)))
+    return rows
+
+
+async def store(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows of ``stored``."""
+    await tx.insert_rows(TABLE, _COLUMNS, rows)
+
+
+def _parts(messages: Messages) -> Iterator[Messages]:
+    """The messages in pieces of a size that a reader takes at once."""
+    if messages.count <= _MOST_MESSAGES and messages.size <= _MOST_BYTES:
+        yield messages
+        return
+    part = Messages([], 0, 0)
+    for head, bodies in messages.runs:
+        for start in range(0, len(bodies), _MOST_MESSAGES):
+            some = bodies[start : start + _MOST_MESSAGES]
+            size = sum(map(len, some))
+            if part.count and (part.count + len(some) > _MOST_MESSAGES or part.size + size > _MOST_BYTES):
+                yield part
+                part = Messages([], 0, 0)
+            part.runs.append((head, some))
+            part.count += len(some)
+            part.size += size
+    yield part
+
+
+def events_of(row: Row, since: int, limit: int) -> list[Event]:
+    """Up to ``limit`` events of a row with the columns ``STORED``, from the sequence number ``since`` on."""
+    partition, last, count, offset, enqueued_time, content = row
+    runs = _decode(content)
+    number = last - count + 1
+    offset -= count + sum([len(body) for _, bodies in runs for body in bodies])
+    events: list[Event] = []
+    for head, bodies in runs:
+        if number + len(bodies) <= since:
+            number += len(bodies)
+            offset += len(bodies) + sum(map(len, bodies))
+            continue
+        source, device_id, module_id, generation_id, method, model_id, system, application = head
+        origin = Origin(
+            device_id=device_id,
+            module_id=module_id,
+            generation_id=generation_id,
+            authentication_method=method,
+            model_id=model_id,
+        )
+        for body in bodies:
+            if number >= since:
+                if len(events) == limit:
+                    return events
+                event = Event(
+                    partition=partition,
+                    sequence_number=number,
+                    offset=str(offset),
+                    enqueued_time=enqueued_time,
+                    source=source,
+                    origin=origin,
+                    system_properties=read(system, dict[str, Any]),
+                    application_properties=read(application, dict[str, Any]),
+                    body=body,
+                )
+                events.append(event)
+            number += 1
+            offset += len(body) + 1
+    return events
