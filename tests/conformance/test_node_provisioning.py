@@ -16,7 +16,7 @@ from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, runn
 from muster.domain.sas import derive_device_key
 
 TRANSPORTS = ("http", "mqtt", "mqtt-ws", "amqp", "amqp-ws")
-HUB_TRANSPORTS = ("mqtt", "mqtt-ws", "mqtt", "mqtt", "mqtt-ws")
+HUB_TRANSPORTS = ("mqtt", "mqtt-ws", "mqtt", "amqp", "amqp-ws")
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
 WRONG_KEY = base64.b64encode(bytes(32)).decode()
@@ -250,7 +250,8 @@ def test_tpm_over_amqp(muster: MusterServer, https: HttpsClient, device: NodeCli
             result = device.call("register", idScope=ID_SCOPE, transport=transport, tpm=name)
             state = result["registrationState"]
             assert (state["status"], state["assignedHub"], state["deviceId"]) == ("assigned", muster.address, name)
-            device.call("connect", connection=name, token=device.call("tpmToken", tpm=name, deviceId=name))
+            token = device.call("tpmToken", tpm=name, deviceId=name)
+            device.call("connect", connection=name, transport=transport, token=token)
             device.call("send", connection=name, body="by TPM")
             device.call("close", connection=name)
         assert [event["body"] for event in https.events(name, 2)] == ["by TPM"] * 2
