@@ -151,6 +151,32 @@ def weak() -> str:
     return base64.b64encode(request("csr-refused", signer=signer).public_bytes(Encoding.DER)).decode()
 
 
+def test_the_former_preview_then_python_at_the_hub(
+    muster: MusterServer, clients: OpenClient, https: HttpsClient, tmp_path: Path
+) -> None:
+    """``clientCertificateCsr`` in PEM, and in PEM what a device loads with its key (2021-11-01-preview)."""
+    name = "csr-former"
+    policy = {"certificateAuthorityName": "line-a"}
+    https.enroll_by(name, attestation=SYMMETRIC, clientCertificateIssuancePolicy=policy)
+    result = clients("csr_device.py").call(
+        "register",
+        registration_id=name,
+        id_scope=ID_SCOPE,
+        csr=request(name).public_bytes(Encoding.PEM).decode(),
+        password=token(name),
+        api_version="2021-11-01-preview",
+        member="clientCertificateCsr",
+    )
+    state = result["answer"]["registrationState"]
+    assert (result["status"], state["status"]) == (200, "assigned")
+    certificate, private = tmp_path / "former.pem", tmp_path / "former.key"
+    certificate.write_text(state["issuedClientCertificate"])
+    private.write_bytes(key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    require_python_at_the_hub(clients, https, name, {"certificate": str(certificate), "key": str(private)})
+    shown = muster.cli_json("enrollment", "show", name)
+    assert shown["clientCertificateIssuancePolicy"] == policy
+
+
 @pytest.mark.parametrize(
     ("csr", "api_version", "check_id"),
     [

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
+from random import Random
 from urllib.parse import quote
 
 import pytest
@@ -357,3 +358,19 @@ class TestOnAConnection:
         await client.send(SaslInit("TPM", b"\0nonsense"))
         assert (await client.receive(SaslOutcome)).code == 1
         await client.is_closed()
+
+
+async def test_whatever_a_client_says_is_answered_or_refused(services: Services) -> None:
+    """And nothing else happens, in any number of steps."""
+    random = Random(1)
+    starts = [first(), first()[:40], b"\0", b"\x80", b"\xc0", b"\xc1", b""]
+    for _ in range(300):
+        peer = Peer(services)
+        for _ in range(random.randrange(1, 6)):
+            data = random.choice(starts) + random.randbytes(random.choice([0, 0, 1, 300]))
+            try:
+                answer = await peer.step(data)
+            except ServiceError:
+                break
+            assert isinstance(answer, SaslChallenge)
+        assert peer.exchange.proof is None

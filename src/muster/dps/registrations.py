@@ -14,7 +14,7 @@ import msgspec
 
 from muster.domain.check_table import verdict
 from muster.domain.credential import Credential
-from muster.domain.csr import check_csr
+from muster.domain.csr import check_csr, is_former
 from muster.domain.documents import decode, encode, read
 from muster.domain.enrollment import Enrollment
 from muster.domain.errors import (
@@ -49,12 +49,16 @@ from muster.store.database import Database, Transaction
 
 
 class RegisterBody(msgspec.Struct, rename="camel"):
-    """The body of a register request; ``payload`` is any JSON value (dps.md 1.3)."""
+    """The body of a register request; ``payload`` is any JSON value (dps.md 1.3).
+
+    ``client_certificate_csr`` counts in one version of the API alone, and is then ``csr`` too.
+    """
 
     registration_id: str | None = None
     payload: Any = None
     tpm: TpmOffer | None = None
     csr: str | None = None
+    client_certificate_csr: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +160,27 @@ class Registrations:
             else:
                 checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
         if enrollment is not None and request.csr is not None and not refusals(checks):
-            more, order = self._judge_csr(login, enrollment, request.csr)
+            former = request.client_certificate_csr is not None
+            more, order = self._judge_csr(login, enrollment, request.csr, former=former)
             checks += more
         return replace(found, checks=checks), order
 
     def _judge_csr(
-        self, login: DeviceLogin, enrollment: Enrollment, csr: str
+        self, login: DeviceLogin, enrollment: Enrollment, csr: str, *, former: bool
     ) -> tuple[tuple[Check, ...], IssuanceOrder | None]:
         """The checks, and what is to be asked of the CA. The serial number is chosen now: so the same is never issued
         twice.
         """
         policy = enrollment.issuance_policy
-        checks, request = check_csr(csr, login.registration_id, login.api_version, is_issued=policy is not None)
+        checks, request = check_csr(
+            csr, login.registration_id, login.api_version, is_issued=policy is not None, former=former
+        )
         if policy is None or request is None:
             return checks, None
         number = f"{new_serial_number(self._entropy):X}"
-        return checks, IssuanceOrder(policy.authority, policy.profile, login.registration_id, request, number)
+        return checks, IssuanceOrder(
+            policy.authority, policy.profile, login.registration_id, request, number, former=former
+        )
 
     async def _begin(
         self,
@@ -308,6 +317,8 @@ def _read_request(login: DeviceLogin, credential: Credential, body: bytes) -> Re
     sent = request.registration_id
     if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
         raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
+    former = request.client_certificate_csr if is_former(login.api_version) and request.csr is None else None
+    request = msgspec.structs.replace(request, csr=former or request.csr, client_certificate_csr=former)
     if credential.tpm is None:
         return request
     if request.tpm is not None and request.tpm != credential.tpm:

@@ -69,7 +69,8 @@ class DpsDeviceApi:
         registration = await self.records.get(service.id_scope, login.registration_id)
         shown = registration.attestation if registration.status != "assigning" else {}
         view = {**shown, **state_view(registration, service.hub_host(registration.assigned_hub))}
-        view.pop("issuedCertificateChain", None)
+        for name in ("issuedCertificateChain", "issuedClientCertificate"):
+            view.pop(name, None)
         return _response(view, _FINISHED)
 
 
