@@ -357,6 +357,23 @@ async def test_a_key(amqp: AmqpClients, services: Services) -> None:
     assert (await device.ask(poll(body["operationId"])))[1]["status"] == "assigned"
 
 
+@pytest.mark.parametrize("mechanism", ["EXTERNAL", "ANONYMOUS"])
+async def test_a_certificate_with_a_sasl_layer(amqp: AmqpClients, mechanism: str) -> None:
+    """No client of the service has one with a certificate; either costs nothing (dps.md 3.1)."""
+    client = amqp.connect(DEVICE.certificate)
+    await client.sasl(SaslInit(mechanism))
+    await client.open()
+    assert (await (await Device.open(client)).ask(register()))[1]["status"] == "assigning"
+
+
+async def test_nothing_at_all(amqp: AmqpClients, services: Services) -> None:
+    """Neither certificate nor token nor TPM: it hears what is missing."""
+    device = await Device.open(await amqp.open())
+    body = await device.is_rejected(register(), "amqp:unauthorized-access")
+    assert (body["errorCode"], body["message"]) == (401002, "Invalid certificate.")
+    assert await refused_checks(services, body["trackingId"]) == ["x509.certificate-presented"]
+
+
 async def test_an_encoded_login(amqp: AmqpClients, services: Services) -> None:
     """The same as over MQTT: decoded behind the split (dps.md 9.2, 21)."""
     await services.enroll_by("dev:2", SYMMETRIC)

@@ -131,7 +131,7 @@ async def test_the_dialogue(peer: Peer, services: Services) -> None:
 
 
 async def test_segments_of_the_client(peer: Peer, services: Services) -> None:
-    """A long registration id: the first response does not fit (dps.md 3.7)."""
+    """Whatever does not fit a frame (dps.md 3.7)."""
     long = "x" * 128
     *early, last = segments(first(registration_id=long), 200)
     assert len(early) == 2

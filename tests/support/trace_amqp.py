@@ -19,8 +19,9 @@ not fit there.
     <   data (assigning)
 
 Links go by their handles, deliveries by their numbers. ``hex``, ``text`` and ``base64`` are pieces of one binary;
-``rest`` is the remainder of a challenge, which is kept. The mechanisms that must come are among those that come. The
-answer to an attach must repeat its source and target; a flow must give credit.
+``rest`` is the remainder of a challenge, which is kept. The mechanisms that must come are among those that come. Source
+and target of an attach are the address, or one of them is ``other``; its answer must repeat both. A flow must give
+credit.
 """
 
 import base64
@@ -59,7 +60,7 @@ Below = list[tuple[str, str]]
 
 _KEYWORDS = frozenset(
     {"hex", "text", "base64", "rest", "property", "correlation-id", "data", "value", "info", "api-version"}
-    | {"client-version"}
+    | {"client-version", "other"}
 )
 _PROPERTIES = {"api-version": "com.microsoft:api-version", "client-version": "com.microsoft:client-version"}
 _ROLES = {"receiver": RECEIVER, "sender": SENDER}
@@ -193,9 +194,13 @@ def _require_handle(frame: Frame, words: list[str]) -> None:
 
 def _attach(words: list[str], below: Below) -> Attach:
     name, handle, role, address = words
-    properties: dict[Value, Value] = {Symbol(_PROPERTIES[keyword]): text for keyword, text in below}
-    count = 0 if _ROLES[role] == SENDER else None
-    source, target = Source(address), Target(address)
+    properties: dict[Value, Value] = {
+        Symbol(_PROPERTIES[keyword]): text for keyword, text in below if keyword in _PROPERTIES
+    }
+    own = _one(below, "other") or address
+    sends = _ROLES[role] == SENDER
+    count = 0 if sends else None
+    source, target = Source(own if sends else address), Target(address if sends else own)
     return Attach(name, int(handle), _ROLES[role], 2, 0, source, target, None, False, count, properties=properties)
 
 
