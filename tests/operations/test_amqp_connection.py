@@ -248,6 +248,9 @@ class TestEnds:
         client, _first, _second = await two_links(amqp, node)
         client.protocol.shutdown()
         client.protocol.shutdown()
+        end = await client.receive(End)
+        assert end.error is not None
+        assert end.error.condition == "amqp:link:detach-forced"
         close = await client.receive(Close)
         assert close.error is not None
         assert close.error.condition == "amqp:connection:forced"
@@ -329,6 +332,18 @@ class TestTime:
         services.clock.advance(5 * SECOND)
         client.protocol.check_time()
         assert await client._next(object) is None, "an empty frame"
+
+    async def test_a_client_that_is_not_read_is_not_silent(self, services: Services, amqp: AmqpClients) -> None:
+        client = amqp.connect()
+        await client.open(idle_time_out=600_000)
+        client.protocol.pause_reading()
+        services.clock.advance(301 * SECOND)
+        client.protocol.check_time()
+        assert await client._next(object) is None, "an empty frame all the same"
+        client.protocol.resume_reading()
+        services.clock.advance(239 * SECOND)
+        client.protocol.check_time()
+        assert not client.transport.closing
 
     async def test_a_client_that_does_not_answer_a_close(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from muster.domain.timestamp import SECOND
 from muster.faults.requests import ERRORS, KILL_TCP, TYPE, Fault, Key, Later, find_fault
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_addresses import Address, parse_address
-from muster.frontends.amqp_connection import AmqpProtocol, address_of
+from muster.frontends.amqp_connection import LINK_DETACH_FORCED, AmqpProtocol, address_of
 from muster.frontends.amqp_device_messages import BATCH_FORMAT
 from muster.frontends.amqp_links import LinkContext, LinkHead, LinkOpening
 from muster.frontends.listener import Peer
@@ -28,10 +28,9 @@ from muster.wire.amqp_types import DecodeError
 
 _log = logging.getLogger("muster.faults")
 
-_SHUT_DOWN: Final = "shutdownamqp"
-_KILL_CONNECTION: Final = "killamqpconnection"
+_CLOSE: Final = frozenset({"shutdownamqp", "killamqpconnection"})
+
 _KILL_SESSION: Final = "killamqpsession"
-_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
 # What follows the identity in an address, and the server's role: the fault that ends such a link.
 _KINDS: Final[Mapping[tuple[tuple[str, ...], bool], str]] = {
@@ -45,7 +44,7 @@ _KINDS: Final[Mapping[tuple[tuple[str, ...], bool], str]] = {
     (("$cbs",), SENDER): "killamqpcbslinkresp",
 }
 _OF_LINKS: Final = frozenset(_KINDS.values())
-_OF_CONNECTIONS: Final = frozenset({KILL_TCP, _SHUT_DOWN, _KILL_CONNECTION, _KILL_SESSION})
+_OF_CONNECTIONS: Final = _CLOSE | {KILL_TCP, _KILL_SESSION}
 _NOBODY: Final = ("", "", "")
 
 _TYPE_BYTES: Final = TYPE.encode()
@@ -74,10 +73,12 @@ class FaultyAmqp:
     async def _open_link(self, context: LinkContext, link: Link) -> LinkOpening:
         address = parse_address(address_of(link) or "", context.host)
         key, rest = self._identity(address)
+        connection: _Connection = context.shared[FaultyAmqp]
         if self._clock() < self._killed.get(key, 0):
+            # Every SDK tries again after that; Node's gets stuck when it is refused two links at once.
+            connection.protocol.abort("its line is down: killtcp was asked for")
             raise FaultInjectionError
         opening = await self._front_end.open_link(context, link)
-        connection: _Connection = context.shared[FaultyAmqp]
         kind = _KINDS.get((rest, link.role), "")
         connection.add(link, key, kind)
         if kind == "killamqpd2clink":
@@ -119,6 +120,7 @@ class FaultyAmqp:
         now = self._clock()
         until = now + int(fault.duration * SECOND)
         told = protocol.error(ForcedByFaultError())
+        _log.info("%s: now, as %s", protocol.describe(), reason)
         if fault.kind in ERRORS:
             self._rejecting = {one: entry for one, entry in self._rejecting.items() if entry[0] > now}
             self._rejecting[key] = until, ERRORS[fault.kind]
@@ -126,15 +128,13 @@ class FaultyAmqp:
             self._killed = {one: end for one, end in self._killed.items() if end > now}
             self._killed[key] = until
             protocol.abort(reason)
-        elif fault.kind == _SHUT_DOWN:
-            protocol.close(reason)
-        elif fault.kind == _KILL_CONNECTION:
+        elif fault.kind in _CLOSE:
             protocol.close(reason, told)
         elif fault.kind == _KILL_SESSION:
             protocol.end(link.session, told)
         else:
             for one in connection.links(key, fault.kind):
-                protocol.detach(one, Error(_DETACH_FORCED, told.description, told.info))
+                protocol.detach(one, Error(LINK_DETACH_FORCED, told.description, told.info))
 
 
 class _Connection:

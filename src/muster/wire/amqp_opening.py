@@ -110,6 +110,10 @@ class Opening:
         """How many frames `take_output` would hand over."""
         return len(self._output)
 
+    def unheard(self, now: int) -> None:
+        """The peer is not being read, so that its silence does not count."""
+        self._last_received = now
+
     def take_output(self) -> bytes:
         """The bytes to write to the peer, once."""
         output = b"".join(self._output)

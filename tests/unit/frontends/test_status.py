@@ -1,4 +1,4 @@
-"""What the provisioning service tells a device, by what it came with and by the transport (dps.md 4.1, 4.6, 11)."""
+"""What services tell a device, by what it came with and by the transport (dps.md 4.1, 4.6, 11; hub-device.md 9.9)."""
 
 import json
 
@@ -6,9 +6,11 @@ import pytest
 
 from muster.domain.check_table import CHECKS
 from muster.domain.errors import (
+    AddressNotFoundError,
     ArgumentInvalidError,
     DeviceNotFoundError,
     EnrollmentNotFoundError,
+    ForcedByFaultError,
     FormatError,
     InvalidOperationError,
     MessageLockLostError,
@@ -16,12 +18,16 @@ from muster.domain.errors import (
     QuotaExceededError,
     RegistrationConflictError,
     ServerError,
+    ServiceError,
     ThrottledError,
     TooLargeError,
+    TooManyLinksError,
+    TooManyTokensError,
     UnauthorizedAccessError,
     UnavailableError,
 )
 from muster.frontends.status import (
+    amqp_error,
     amqp_outcome_error,
     provisioning_amqp_error,
     provisioning_body,
@@ -104,3 +110,31 @@ def test_conditions_over_amqp(error, condition):
 def test_when_to_come_again_over_amqp_is_spelt_in_two_ways():
     told = provisioning_amqp_error(ThrottledError(retry_after=7), "t", 0)
     assert told.info == {Symbol("retry-after"): Int(7), Symbol("Retry-After"): Int(7)}
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (AddressNotFoundError("no"), "amqp:not-found"),
+        (UnauthorizedAccessError(), "amqp:unauthorized-access"),
+        (TooManyTokensError(), "amqp:resource-limit-exceeded"),
+        (TooManyLinksError(), "amqp:resource-limit-exceeded"),
+        (ForcedByFaultError(), "amqp:connection:forced"),
+        (ThrottledError(), "com.microsoft:device-container-throttled"),
+        (ServerError(), "amqp:internal-error"),
+    ],
+)
+def test_over_amqp_it_is_a_condition_and_json(error: ServiceError, condition: str) -> None:
+    told = amqp_error(error, "guid", 0)
+    assert told.condition == condition
+    assert told.description is not None
+    assert json.loads(told.description) == {
+        "errorCode": error.code,
+        "trackingId": "guid",
+        "message": error.message,
+        "timestampUtc": "1970-01-01T00:00:00.0000000Z",
+    }
+    assert told.info == {
+        Symbol("com.microsoft:is-filtered"): True,
+        Symbol("com.microsoft:tracking-id"): "guid",
+    }
