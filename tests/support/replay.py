@@ -38,7 +38,7 @@ from tests.support.fix_tpm import software_tpm
 from tests.support.trace_amqp import AmqpTrace, frame_length
 from tests.support.trace_text import HttpMessage, Step, mqtt_packet, parse
 
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 30.0
 _PLACEHOLDER = re.compile(r"<([a-z0-9 ]+)>")
 _MASK = b"\x12\x34\x56\x78"
 
