@@ -42,11 +42,11 @@ $(NODE)/node_modules/.done: $(NODE)/package.json $(NODE)/package-lock.json
 	cd $(NODE) && npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund
 	@touch $@
 
-# What comes from the system: a browser for the portal's tests, a TPM in software for TPM attestation. Installed where
-# that is possible and they are missing.
-SYSTEM := chromium chromium-driver swtpm tpm2-tools
+# What comes from the system: a browser for the portal's tests, a TPM in software for TPM attestation, MQTT clients for
+# shell scripts. Installed where that is possible and they are missing.
+SYSTEM := chromium chromium-driver swtpm tpm2-tools mosquitto-clients
 system:
-	@for tool in chromium chromedriver swtpm tpm2_import; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@for tool in chromium chromedriver swtpm tpm2_import mosquitto_pub; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	[ -z "$$missing" ] \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq $(SYSTEM) >/dev/null; } \
 		|| { echo "These are missing:$$missing. Install them: sudo apt-get install $(SYSTEM)"; exit 1; }

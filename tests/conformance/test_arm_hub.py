@@ -3,6 +3,7 @@ whose CA the hub has verified connects with the unmodified azure-iot-device.
 """
 
 import base64
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient, SdkError
 from tests.support.fix_pki import Identity, chain_leaf, ec_key, issue, root
 from tests.support.fix_server import DEVELOPMENT_KEY, MusterServer
+
+from muster.domain.sas import create_token
 
 Management = Callable[..., Any]
 OWNER = {
@@ -135,8 +138,35 @@ def test_a_device_of_a_ca_that_was_proved(
 
     device.call("connect", **login)
     device.call("send", connection="ca", messages=[{"body": "x"}])
-    device.call("close", connection="ca")
     method = https.events("ca-device", 1)[0]["connectionAuthMethod"]
     assert method == '{"scope":"device","type":"x509Certificate","issuer":"external","acceptingIpFilterRule":null}'
+    assert device.call("connected", connection="ca")
     management("remove", certificate="plant", etag=management("certificate", certificate="plant")["etag"])
     assert management("certificates") == []
+    # What it leans on is gone.
+    device.call("wait_until_closed", connection="ca", seconds=30)
+    device.call("close", connection="ca")
+
+
+def test_a_device_on_a_policys_key_ends_with_the_key(
+    muster: MusterServer, clients: OpenClient, https: HttpsClient
+) -> None:
+    device = clients("device.py")
+    https.create_device("on-policy")
+    made = muster.cli_json("policy", "create", "floor", "--right", "DeviceConnect", "--hub", muster.address)
+    assert {rule["keyName"] for rule in muster.cli_json("policy", "list", "--hub", muster.address)} >= {"floor"}
+    resource = f"{muster.address}/devices/on-policy"
+    token = create_token(resource, made["primaryKey"], int(time.time()) + 3600, "floor")
+    device.call("connect", connection="on-policy", sas_token=token)
+    muster.cli("policy", "renew", "floor", "--secondary", "--hub", muster.address)
+    device.call("send", connection="on-policy", messages=[{"body": "still here"}])
+    renewed = muster.cli_json("policy", "renew", "floor", "--hub", muster.address)
+    assert renewed["primaryKey"] != made["primaryKey"]
+    device.call("wait_until_closed", connection="on-policy", seconds=30)
+    device.call("close", connection="on-policy")
+    assert f"HostName={muster.address};SharedAccessKeyName=floor;" in renewed["connectionString"]
+    muster.cli("policy", "delete", "floor", "--hub", muster.address)
+    assert "floor" not in muster.cli("policy", "list", "--hub", muster.address).stdout
+    kept = muster.cli("policy", "delete", "iothubowner", "--hub", muster.address, check=False)
+    assert (kept.returncode, "has to stay" in kept.stderr) == (1, True)
+    assert "there is no hub nowhere" in muster.cli("policy", "list", "--hub", "nowhere", check=False).stderr

@@ -214,6 +214,23 @@ class TestDevice:
         assert [module["moduleId"] for module in muster.cli_json("module", "list", "moved-1")] == ["gauge"]
         muster.cli("device", "import", str(file), "--update")
 
+    def test_more_are_exported_than_one_answer_lists(self, start_server, tmp_path):
+        server = start_server()
+        names = [f"many-{number}" for number in range(1003)]
+        devices = [{"id": name, "status": "enabled", "authentication": {"type": "sas"}} for name in names]
+        # Among the ids, in their order, the last one.
+        module = {"id": "many-999", "moduleId": "gauge", "authentication": {"type": "sas"}}
+        file = tmp_path / "many.json"
+        file.write_text(json.dumps([*devices, module]))
+        assert server.cli_json("device", "import", str(file)) == {"written": 1004, "errors": []}
+        server.cli("device", "export", str(file))
+        written = json.loads(file.read_text())
+        assert [(item["id"], item.get("moduleId")) for item in written if item.get("moduleId")] == [
+            ("many-999", "gauge")
+        ]
+        assert sorted(item["id"] for item in written if not item.get("moduleId")) == sorted(names)
+        assert all(item["authentication"]["symmetricKey"]["primaryKey"] for item in written)
+
     def test_ca_certificates_of_the_hub(self, muster, tmp_path):
         hub = muster.cli_json("hub", "list")[0]["name"]
         certificate = tmp_path / "plant.pem"

@@ -87,3 +87,17 @@ def test_events_that_do_not_exist(muster: MusterServer, address: str) -> None:
         assert (result.returncode, "Traceback" in result.stderr) == (1, False)
         assert ("methods" if name == HUB else "nowhere") in result.stderr
     assert "deviceLifecycleEvents" in muster.cli("hub", "show", HUB).stdout
+
+
+def test_how_long_they_are_kept(muster: MusterServer, address: str) -> None:
+    shown = muster.cli_json("hub", "update", HUB, "--retention", "3")
+    assert shown["properties"]["eventHubEndpoints"]["events"]["retentionTimeInDays"] == 3
+    assert shown["properties"]["hostName"] == address
+    assert len(shown["properties"]["hubEvents"]) == 3, "what was not named stays"
+    assert "Retention         : 3 days" in muster.cli("hub", "show", HUB).stdout
+    both = muster.cli("hub", "update", HUB, "--retention", "1", "--events", "connection,twinChange,lifecycle").stdout
+    assert "Retention         : 1 day\n" in both
+    for options, code in ((("--retention", "8"), 2), ((), 1)):
+        result = muster.cli("hub", "update", HUB, *options, check=False)
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False)
+        assert "retention" in result.stderr

@@ -254,3 +254,28 @@ def test_wrong_keys_and_unknown_policies(muster: MusterServer, registry: Registr
     for subject, check_id in (("wrong-key", "sas.signature"), ("wrong-policy", "sas.policy")):
         report = muster.cli_json("why", f"/devices/{subject}")[0]
         assert [item["id"] for item in report["checks"] if item["outcome"] == "refused"] == [check_id]
+
+
+def test_imports_and_exports_are_refused(muster: MusterServer, clients: OpenClient) -> None:
+    """There is no blob storage here; the error says what does the same."""
+    script = clients("registry.py")
+
+    def ask(method: str, *arguments: Any) -> Any:
+        return script.call(
+            "transfer", connection_string=muster.hub_connection_string, method=method, arguments=arguments
+        )
+
+    container = "https://acct.blob.example/identities?sv=2021"
+    for job in (
+        {"type": "export", "output_blob_container_uri": container, "exclude_keys_in_export": True},
+        {"type": "import", "input_blob_container_uri": container, "output_blob_container_uri": container},
+    ):
+        with pytest.raises(SdkError) as caught:
+            ask("create_import_export_job", job)
+        assert (caught.value.status, caught.value.kind) == (400, "HttpOperationError")
+        assert caught.value.json["Message"].startswith("ErrorCode:BlobContainerValidationError;")
+    assert ask("get_import_export_jobs") == []
+    for method in ("get_import_export_job", "cancel_import_export_job"):
+        with pytest.raises(SdkError) as caught:
+            ask(method, "0123")
+        assert (caught.value.status, "JobNotFound" in caught.value.body) == (404, True)

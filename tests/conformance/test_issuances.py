@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.support.fix_ca import key, openssl, request
 from tests.support.fix_checks import Explain, Told, provokes
 from tests.support.fix_clients import HttpsClient, OpenClient
@@ -135,6 +138,45 @@ def test_https_with_a_group(muster: MusterServer, clients: OpenClient, https: Ht
     assert "issuedCertificateChain" not in looked_up.json
 
 
+def changed() -> str:
+    """With another signature under it."""
+    content = bytearray(request("csr-refused").public_bytes(Encoding.DER))
+    content[-1] ^= 1
+    return base64.b64encode(content).decode()
+
+
+def weak() -> str:
+    """By a key that is too short."""
+    signer = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    return base64.b64encode(request("csr-refused", signer=signer).public_bytes(Encoding.DER)).decode()
+
+
+def test_the_former_preview_then_python_at_the_hub(
+    muster: MusterServer, clients: OpenClient, https: HttpsClient, tmp_path: Path
+) -> None:
+    """``clientCertificateCsr`` in PEM, and in PEM what a device loads with its key (2021-11-01-preview)."""
+    name = "csr-former"
+    policy = {"certificateAuthorityName": "line-a"}
+    https.enroll_by(name, attestation=SYMMETRIC, clientCertificateIssuancePolicy=policy)
+    result = clients("csr_device.py").call(
+        "register",
+        registration_id=name,
+        id_scope=ID_SCOPE,
+        csr=request(name).public_bytes(Encoding.PEM).decode(),
+        password=token(name),
+        api_version="2021-11-01-preview",
+        member="clientCertificateCsr",
+    )
+    state = result["answer"]["registrationState"]
+    assert (result["status"], state["status"]) == (200, "assigned")
+    certificate, private = tmp_path / "former.pem", tmp_path / "former.key"
+    certificate.write_text(state["issuedClientCertificate"])
+    private.write_bytes(key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    require_python_at_the_hub(clients, https, name, {"certificate": str(certificate), "key": str(private)})
+    shown = muster.cli_json("enrollment", "show", name)
+    assert shown["clientCertificateIssuancePolicy"] == policy
+
+
 @pytest.mark.parametrize(
     ("csr", "api_version", "check_id"),
     [
@@ -143,6 +185,8 @@ def test_https_with_a_group(muster: MusterServer, clients: OpenClient, https: Ht
         ),
         pytest.param("bm90IGEgcmVxdWVzdA==", "2026-11-01", "csr.format", marks=provokes("csr.format")),
         pytest.param(csr_of("csr-refused"), "2019-03-31", "csr.api-version", marks=provokes("csr.api-version")),
+        pytest.param(changed(), "2025-07-01-preview", "csr.signature", marks=provokes("csr.signature"), id="signature"),
+        pytest.param(weak(), "2025-07-01-preview", "csr.key", marks=provokes("csr.key"), id="key"),
     ],
 )
 def test_a_refusal_is_explained(
@@ -180,6 +224,61 @@ def test_a_ca_that_is_not_there_is_explained(
     state = result["answer"]["registrationState"]
     assert (result["status"], state["status"], state["errorCode"]) == (200, "failed", 400211)
     explain(muster, name, "csr.issued", verdict="failed")
+
+
+@pytest.mark.parametrize(
+    ("extension", "check_id"),
+    [
+        pytest.param(x509.BasicConstraints(ca=True, path_length=None), "csr.ca", marks=provokes("csr.ca")),
+        pytest.param(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+            "csr.extended-key-usage",
+            marks=provokes("csr.extended-key-usage"),
+        ),
+        pytest.param(
+            x509.SubjectAlternativeName([x509.DNSName("plant.example")]),
+            "csr.alternative-name",
+            marks=provokes("csr.alternative-name"),
+        ),
+    ],
+)
+def test_a_wish_that_the_profile_does_not_have_is_explained(
+    muster: MusterServer,
+    clients: OpenClient,
+    https: HttpsClient,
+    explain: Explain,
+    extension: x509.ExtensionType,
+    check_id: str,
+) -> None:
+    name = check_id.replace(".", "-")
+    https.enroll_by(name, attestation=SYMMETRIC, credentialPolicyName="line-a")
+    csr = base64.b64encode(request(name, extensions=[extension]).public_bytes(Encoding.DER)).decode()
+    result = clients("csr_device.py").call(
+        "register", registration_id=name, id_scope=ID_SCOPE, csr=csr, password=token(name)
+    )
+    state = result["answer"]["registrationState"]
+    assert (result["status"], state["status"], state["errorCode"]) == (200, "failed", 400211)
+    explain(muster, name, check_id, verdict="failed")
+
+
+@provokes("csr.policy")
+def test_an_enrollment_that_names_no_ca_is_explained(
+    muster: MusterServer, clients: OpenClient, https: HttpsClient, explain: Explain
+) -> None:
+    """The device is assigned, and goes on with what it has."""
+    name = "csr-no-ca"
+    https.enroll_by(name, attestation=SYMMETRIC)
+    result = clients("csr_device.py").call(
+        "register", registration_id=name, id_scope=ID_SCOPE, csr=csr_of(name), password=token(name)
+    )
+    state = result["answer"]["registrationState"]
+    assert (result["status"], state["status"]) == (200, "assigned")
+    assert "issuedCertificateChain" not in state
+    explain(muster, name, "csr.policy", verdict="warned")
+    device = clients("device.py")
+    place = f"HostName={muster.address};DeviceId={name};SharedAccessKey={KEY}"
+    device.call("connect", connection=name, connection_string=place)
+    device.call("close", connection=name)
 
 
 def test_the_ca_directory_may_lie_elsewhere(start_server: StartServer, tmp_path: Path) -> None:

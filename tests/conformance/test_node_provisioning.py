@@ -1,4 +1,4 @@
-"""The unmodified Node.js clients register over HTTPS, MQTT and WebSocket, with every attestation they have."""
+"""The unmodified Node.js clients register over HTTPS, MQTT, AMQP and WebSocket, with every attestation they have."""
 
 import base64
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from tests.support.fix_tpm import ENDORSEMENT_KEY, STORAGE_ROOT_KEY, Swtpm, runn
 
 from muster.domain.sas import derive_device_key
 
-TRANSPORTS = ("http", "mqtt", "mqtt-ws")
-HUB_TRANSPORTS = ("mqtt", "mqtt-ws", "mqtt")
+TRANSPORTS = ("http", "mqtt", "mqtt-ws", "amqp", "amqp-ws")
+HUB_TRANSPORTS = ("mqtt", "mqtt-ws", "mqtt", "amqp", "amqp-ws")
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(64))).decode()
 WRONG_KEY = base64.b64encode(bytes(32)).decode()
@@ -166,13 +166,22 @@ def test_references_to_a_ca(
     require_telemetry(https, device, "node-by-ca", files)
 
 
+def require_unauthorized(error: SdkError, transport: str) -> None:
+    """Over AMQP this SDK hands on what the server sent."""
+    if transport.startswith("amqp"):
+        assert error.kind == "amqp:unauthorized-access", error
+        assert error.json["errorCode"] == 401002
+    else:
+        assert error.kind == "UnauthorizedError", error
+
+
 def test_a_wrong_key(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
     wanted = requests("node-wrong", symmetricKey=WRONG_KEY)
     for request in wanted:
         https.enroll_by(request["registrationId"], attestation=SYMMETRIC)
     for request, error in zip(wanted, device.call_all("register", wanted), strict=True):
         assert isinstance(error, SdkError)
-        assert error.kind == "UnauthorizedError", error
+        require_unauthorized(error, request["transport"])
         assert refused_checks(muster, request["registrationId"]) == ["sas.signature"]
 
 
@@ -184,8 +193,16 @@ def test_a_wrong_certificate(muster: MusterServer, https: HttpsClient, device: N
         request |= {"certificate": str(certificate), "key": str(key)}
     for request, error in zip(wanted, device.call_all("register", wanted), strict=True):
         assert isinstance(error, SdkError)
-        assert error.kind == "UnauthorizedError", error
+        require_unauthorized(error, request["transport"])
         assert refused_checks(muster, request["registrationId"]) == ["x509.thumbprint"]
+
+
+def test_a_port_of_its_own_over_amqp(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    """The host may have a port, and any port of a server takes any protocol (dps.md 9.1)."""
+    https.enroll_by("node-port", attestation=SYMMETRIC)
+    credential = {"registrationId": "node-port", "idScope": ID_SCOPE, "symmetricKey": KEY}
+    result = device.call("register", transport="amqp", host=f"{muster.address}:8883", **credential)
+    assert (result["status"], result["assignedHub"]) == ("assigned", muster.address)
 
 
 def test_a_disabled_enrollment(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
@@ -219,6 +236,42 @@ def test_tpm(muster: MusterServer, https: HttpsClient, device: NodeClient, tpm: 
     assert again["registrationState"]["deviceId"] == "node-tpm"
     device.call("connect", connection="tpm", token=device.call("tpmToken", tpm="first", deviceId="node-tpm"))
     device.call("close", connection="tpm")
+
+
+@pytest.mark.parametrize("transport", ["amqp", "amqp-ws"])
+def test_tpm_over_amqp(muster: MusterServer, https: HttpsClient, device: NodeClient, transport: str) -> None:
+    """The dialogue in the SASL layer (dps.md 3.7), the registration, and the hub."""
+    with running_swtpm() as one:
+        name = f"node-tpm-{transport}"
+        keys = device.call("openTpm", tpm=name, socket=str(one.socket))
+        registration_id = keys.pop("registrationId")
+        https.enroll_by(registration_id, attestation={"type": "tpm", "tpm": keys}, deviceId=name)
+        for _ in range(2):
+            result = device.call("register", idScope=ID_SCOPE, transport=transport, tpm=name)
+            state = result["registrationState"]
+            assert (state["status"], state["assignedHub"], state["deviceId"]) == ("assigned", muster.address, name)
+            token = device.call("tpmToken", tpm=name, deviceId=name)
+            device.call("connect", connection=name, transport=transport, token=token)
+            device.call("send", connection=name, body="by TPM")
+            device.call("close", connection=name)
+        assert [event["body"] for event in https.events(name, 2)] == ["by TPM"] * 2
+
+
+def test_tpms_that_are_refused_over_amqp(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
+    """One shows that it is itself, and hears with its request that it is not enrolled, or another one is."""
+    other = base64.b64encode(software_tpm().endorsement_key).decode()
+    with running_swtpm() as stranger:
+        keys = device.call("openTpm", tpm="amqp-stranger", socket=str(stranger.socket))
+        registration_id = keys.pop("registrationId")
+
+        def refusal() -> tuple[str, list[str]]:
+            with pytest.raises(SdkError) as caught:
+                device.call("register", idScope=ID_SCOPE, transport="amqp", tpm="amqp-stranger")
+            return caught.value.kind, refused_checks(muster, registration_id)
+
+        assert refusal() == ("amqp:not-found", ["enrollment.exists-for-tpm"])
+        https.enroll_by(registration_id, attestation={"type": "tpm", "tpm": {**keys, "endorsementKey": other}})
+        assert refusal() == ("amqp:unauthorized-access", ["tpm.endorsement-key"])
 
 
 @provokes("enrollment.exists-for-tpm", "tpm.endorsement-key", "tpm.storage-root-key")

@@ -85,3 +85,17 @@ def test_many_devices(registry: Registry) -> None:
 def test_statistics(registry: Registry) -> None:
     found = registry("getRegistryStatistics")
     assert found["totalDeviceCount"] == found["enabledDeviceCount"] + found["disabledDeviceCount"]
+
+
+def test_imports_and_exports_are_refused(registry: Registry) -> None:
+    container = "https://acct.blob.example/identities?sv=2021"
+    for method, given in (
+        ("exportDevicesToBlob", (container, True)),
+        ("importDevicesFromBlob", (container, container)),
+    ):
+        error = fails("ArgumentError", registry, method, *given)
+        assert "BlobContainerValidationError" in error.body
+    assert registry("listJobs") == []
+    with pytest.raises(SdkError) as caught:
+        registry("getJob", "0123")
+    assert "JobNotFound" in caught.value.body

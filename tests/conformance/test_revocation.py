@@ -138,3 +138,26 @@ def test_a_revoked_ca_takes_its_devices_with_it(fleet: MusterServer, device: Sdk
     doctor = fleet.cli("cert", "doctor", "devices/dev-05.fullchain.pem", "--crl", "ca", check=False)
     assert (doctor.returncode, "x509.revocation" in doctor.stdout) == (1, True)
     assert "reason cACompromise" in doctor.stdout
+
+
+@provokes("x509.revocation-list")
+def test_a_list_that_is_overdue_warns(tmp_path_factory: pytest.TempPathFactory, explain: Explain) -> None:
+    """The operator made one for a day, two days ago: the device gets in, and the report says so."""
+    server = MusterServer(tmp_path_factory.mktemp("overdue"), free_address(), "--crl", "ca", "--clock", "+2d")
+    for command in (
+        "init plant-root",
+        "intermediate line-a",
+        "issue --issuer line-a dev-07 --out devices",
+        "export plant-root --out root.pem",
+        "export line-a --out line-a.pem",
+        "crl --issuer line-a --days 1",
+    ):
+        server.cli("ca", *command.split())
+    server.start()
+    server.cli("certificate", "upload", "root.pem", "--verify", "--key", "ca/plant-root/private.key")
+    server.cli("group", "create", "line-a", "--certificate", "line-a.pem")
+    with SdkClient(server, "device.py") as client:
+        assert register(server, client, "dev-07") == ["assigned"]
+    explain(server, "dev-07", "x509.revocation-list", verdict="warned")
+    assert "a newer list is overdue" in server.output
+    assert server.stop() == 0, server.output

@@ -88,6 +88,14 @@ def test_node_devices_wait_over_mqtt(muster: MusterServer, node_clients: OpenNod
     assert throttled(muster, "register", "node-mqtt") >= 1
 
 
+def test_a_node_device_waits_over_amqp(muster: MusterServer, node_clients: OpenNodeClient) -> None:
+    """By the number of seconds in the error (dps.md 3.5)."""
+    devices = [node_device("node-amqp", "amqp"), node_device("node-amqp-ws", "amqp-ws")]
+    results = node_clients("device.js").values("register", devices)
+    assert [result["status"] for result in results] == ["assigned", "assigned"]
+    assert throttled(muster, "register", "node-amqp") >= 1
+
+
 def test_node_gives_up_over_https(muster: MusterServer, node_clients: OpenNodeClient) -> None:
     """Every answer of 300 and above is its last (dps.md 1.4); the error has Azure's number."""
     devices = [node_device(f"node-http-{number}", "http") for number in range(3)]

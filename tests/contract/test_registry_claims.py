@@ -43,8 +43,8 @@ class Registry:
         events = HubEvents(hubs.get, EventLog(database, bus, clock), bus, clock, os.urandom)
         writes = IdentityWrites(events, clock, os.urandom)
         self.database = database
-        self.devices = Devices(database, bus, writes)
-        self.modules = Modules(database, bus, writes)
+        self.devices = Devices(database, bus, writes, clock)
+        self.modules = Modules(database, bus, writes, clock)
         self.bulk = BulkRegistry(database, bus, writes, Twins(database, bus, clock), os.urandom)
         self.groups = ConsumerGroups(database, bus, clock)
 

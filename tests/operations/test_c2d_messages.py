@@ -5,6 +5,7 @@ import json
 
 import msgspec
 import pytest
+from tests.support.fix_rest import VERSION, RestClient
 from tests.support.fix_services import Services
 
 from muster.domain.c2d_message import C2dDelivery, C2dMessage, C2dProperties, C2dSettings, FeedbackSettings
@@ -158,6 +159,35 @@ async def test_a_message_expires_after_an_hour(queue: Queue):
     assert await queue.count() == 0
     assert await queue.lock() is None
     assert await queue.outcomes() == [("m-1", "Expired")]
+
+
+async def test_an_expired_message_does_not_count_before_it_is_swept(queue: Queue, rest: RestClient):
+    """Wherever it is counted: of the device, of its twin, in a query."""
+    await queue.send(expiry=queue.clock.now + HOUR)
+    await queue.send(expiry=queue.clock.now + SECOND)
+    await queue.send(expiry=queue.clock.now + 2 * SECOND)
+
+    async def counts() -> set[int]:
+        query = "SELECT cloudToDeviceMessageCount AS n FROM devices WHERE cloudToDeviceMessageCount > 0"
+        answers = [
+            (await rest.request("GET", f"/devices/{DEVICE}?{VERSION}")).json,
+            (await rest.request("GET", f"/devices?{VERSION}")).json[0],
+            (await rest.request("GET", f"/twins/{DEVICE}?{VERSION}")).json,
+        ]
+        rows = (await rest.request("POST", f"/devices/query?{VERSION}", {"query": query})).json
+        return {answer["cloudToDeviceMessageCount"] for answer in answers} | {row["n"] for row in rows}
+
+    assert await counts() == {3}
+    queue.clock.advance(SECOND)
+    assert await counts() == {2}
+    # Under a lock the other one waits for its lock to lapse, and is gone then.
+    await queue.take()
+    await queue.take()
+    queue.clock.advance(2 * SECOND)
+    assert await counts() == {2}
+    queue.clock.advance(MINUTE)
+    assert await counts() == {1}
+    assert await queue.count() == 1
 
 
 async def test_a_message_may_say_when_it_expires(queue: Queue):

@@ -15,10 +15,8 @@ from muster.faults.mqtt import FaultyMqtt
 from muster.faults.requests import Fault, read_fault
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_conversation import DeviceServices
-from muster.frontends.rest.app import create_app
-from muster.frontends.rest.hub_device import HubDeviceApi
-from muster.frontends.rest.requests import Guard
 from muster.hub.events import Position
+from muster.server.rest import hub_apis, rest_app
 from muster.wire.mqtt_packets import Connack, Puback, Publish
 
 EVENTS = "devices/d1/messages/events/"
@@ -159,9 +157,8 @@ async def test_it_is_off(services: Services, mqtt: MqttClients):
 
 @pytest.fixture
 def rest(services: Services) -> RestClient:
-    guard = Guard(services.reports.new_tracking_id, services.clock)
-    api = HubDeviceApi(services.hubs, services.authentication, FaultyEventLog(services.events), services.c2d)
-    return RestClient(create_app(api.routes(guard), guard), services)
+    apis = hub_apis(services, (), FaultyEventLog(services.events))
+    return RestClient(rest_app(services, services.clock, apis), services)
 
 
 async def post(rest: RestClient, body: object, **headers: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,12 @@ from tests.support.fix_services import ID_SCOPE, KEY, Services, build_services
 from muster.domain.credential import Credential
 from muster.domain.documents import read
 from muster.domain.enrollment import Enrollment
-from muster.domain.errors import CertificateRequestError, RegistrationConflictError, UnauthorizedAccessError
+from muster.domain.errors import (
+    ArgumentInvalidError,
+    CertificateRequestError,
+    RegistrationConflictError,
+    UnauthorizedAccessError,
+)
 from muster.domain.registration import operation_view
 from muster.domain.report import Outcome, Report
 from muster.domain.sas import create_token, derive_device_key
@@ -397,3 +403,65 @@ async def test_a_ca_that_is_busy_holds_up_nobody_else(enrolled: Services) -> Non
         held = await enrolled.registrations.status(login(), waiting.registration.operation_id)
         assert held.registration.status == "assigning"
     assert (await finished(enrolled, waiting))["status"] == "assigned"
+
+
+# As the preview of 2021-11-01 had it, which was abandoned
+
+FORMER = "2021-11-01-preview"
+
+
+async def register_formerly(services: Services, csr: str, version: str = FORMER) -> Operation:
+    sent = json.dumps({"clientCertificateCsr": csr}).encode()
+    return await services.registrations.register(login(version=version), credential(services), sent)
+
+
+@pytest.fixture
+async def formerly_enrolled(services: Services) -> Services:
+    services.add_authority()
+    policy = {"clientCertificateIssuancePolicy": {"certificateAuthorityName": "line-a"}}
+    await services.enroll_by("dev-01", ATTESTATION, **policy)
+    return services
+
+
+@pytest.mark.parametrize("csr", [request().public_bytes(Encoding.PEM).decode(), encoded(request())], ids=["pem", "der"])
+async def test_a_client_certificate_of_the_former_preview(formerly_enrolled: Services, csr: str) -> None:
+    """The request as PEM or as base64 of DER, as two clients had it; the answer is what a device presents, as PEM."""
+    services = formerly_enrolled
+    state = await finished(services, await register_formerly(services, csr))
+    assert state["status"] == "assigned"
+    assert "issuedCertificateChain" not in state
+    issued, *above = x509.load_pem_x509_certificates(state["issuedClientCertificate"].encode())
+    assert issued.public_key() == key("dev-01").public_key()
+    assert above == [intermediate().certificate]
+    identity, _ = await services.devices.get("hub", "dev-01")
+    assert identity.primary_thumbprint == sha1_thumbprint(issued.public_bytes(Encoding.DER))
+
+
+async def test_a_request_of_the_former_preview_that_is_refused(formerly_enrolled: Services) -> None:
+    with pytest.raises(CertificateRequestError):
+        await register_formerly(formerly_enrolled, "not a request")
+    assert bad(await only_report(formerly_enrolled)) == ["csr.format"]
+
+
+@pytest.mark.parametrize("version", ["2019-03-31", "2021-10-01", VERSION])
+async def test_other_versions_do_not_know_it(formerly_enrolled: Services, version: str) -> None:
+    """Unknown members are ignored (dps.md 9.2, 20)."""
+    services = formerly_enrolled
+    state = await finished(services, await register_formerly(services, "not a request", version))
+    assert (state["status"], set(state) & {"issuedCertificateChain", "issuedClientCertificate"}) == ("assigned", set())
+
+
+async def test_csr_is_none_of_the_former_preview(formerly_enrolled: Services) -> None:
+    with pytest.raises(CertificateRequestError):
+        await formerly_enrolled.registrations.register(
+            login(version=FORMER), credential(formerly_enrolled), body(encoded(request()))
+        )
+    assert bad(await only_report(formerly_enrolled)) == ["csr.api-version"]
+
+
+async def test_a_lookup_asks_for_no_certificate(formerly_enrolled: Services) -> None:
+    sent = json.dumps({"clientCertificateCsr": encoded(request())}).encode()
+    with pytest.raises(ArgumentInvalidError):
+        await formerly_enrolled.registrations.require_credential(
+            login(version=FORMER), credential(formerly_enrolled), sent
+        )

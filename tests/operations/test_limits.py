@@ -19,9 +19,6 @@ from muster.domain.sas import create_token
 from muster.domain.throttle import AZURE_RATES, Rate, Rates
 from muster.domain.timestamp import SECOND
 from muster.dps.quotas import Quotas
-from muster.frontends.rest.app import create_app
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.requests import Guard
 from muster.wire.mqtt_packets import Puback, Publish
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -51,35 +48,32 @@ class Asker:
     def __init__(self, services: Services, rest: RestClient, arm: ManagementClient) -> None:
         self.services = services
         self.arm = arm
-        self._rest = rest
-        guard = Guard(services.reports.new_tracking_id, services.clock)
-        device = DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock)
-        self._device = RestClient(create_app(device.routes(guard), guard), services)
+        self.rest = rest
 
     async def enroll(self, registration_id: str = "dev-01", **members: object) -> Answer:
         body = {"registrationId": registration_id, "attestation": BY_KEY, **members}
-        return await self._rest.request("PUT", f"/enrollments/{registration_id}?{VERSION}", body)
+        return await self.rest.request("PUT", f"/enrollments/{registration_id}?{VERSION}", body)
 
     async def group(self, group_id: str, attestation: object = BY_KEY) -> Answer:
         body = {"enrollmentGroupId": group_id, "attestation": attestation}
-        return await self._rest.request("PUT", f"/enrollmentGroups/{group_id}?{VERSION}", body, host=DPS_HOST)
+        return await self.rest.request("PUT", f"/enrollmentGroups/{group_id}?{VERSION}", body, host=DPS_HOST)
 
     async def bulk(self, word: str, count: int) -> Answer:
         items = [{"registrationId": f"dev-{n}", "enrollmentGroupId": f"dev-{n}"} for n in range(count)]
-        return await self._rest.request("POST", f"/{word}?{VERSION}", {"mode": "delete", word: items}, host=DPS_HOST)
+        return await self.rest.request("POST", f"/{word}?{VERSION}", {"mode": "delete", word: items}, host=DPS_HOST)
 
     async def query(self, size: int) -> Answer:
         target = f"/enrollments/query?{VERSION}"
-        return await self._rest.request("POST", target, b"{}", x_ms_max_item_count=str(size))
+        return await self.rest.request("POST", target, b"{}", x_ms_max_item_count=str(size))
 
     async def service_body(self, size: int) -> Answer:
-        return await self._rest.request("POST", f"/enrollments/query?{VERSION}", b"{}".ljust(size))
+        return await self.rest.request("POST", f"/enrollments/query?{VERSION}", b"{}".ljust(size))
 
     async def device(self, method: str, path: str, body: object, registration_id: str = "dev-01") -> Answer:
         resource = f"{ID_SCOPE}/registrations/{registration_id}"
         token = create_token(resource, KEY, self.services.clock() // SECOND + 600, "registration")
         target = f"/{resource}{path}?{VERSION}"
-        return await self._device.request(method, target, body, host="g.example.net", authorization=token)
+        return await self.rest.request(method, target, body, host="g.example.net", authorization=token)
 
     async def register(self, registration_id: str = "dev-01", body: bytes = b"{}") -> Answer:
         answer = await self.device("PUT", "/register", body, registration_id)
@@ -316,7 +310,7 @@ async def test_polls_of_others_use_up_nothing(asker: Asker, services: Services) 
     wrong = create_token(f"{ID_SCOPE}/registrations/dev-01", base64.b64encode(bytes(32)).decode(), 2**33)
     target = f"/{ID_SCOPE}/registrations/dev-01/operations/{operation}?{VERSION}"
     for _ in range(3):
-        answer = await asker._device.request("GET", target, b"", host="g.example.net", authorization=wrong)
+        answer = await asker.rest.request("GET", target, b"", host="g.example.net", authorization=wrong)
         assert answer.status == 401
     assert (await asker.device("GET", f"/operations/{operation}", b"")).status == 200
 

@@ -418,8 +418,13 @@ async def test_spellings_of_query(rest: RestClient, path: str) -> None:
 ISSUING = {"namespaceName": "ns", "certificateAuthorityName": "line-a", "certificatePolicyName": "device"}
 
 
-@pytest.mark.parametrize("names", [ISSUING, {"credentialPolicyName": "line-a"}], ids=["GA", "preview"])
-async def test_the_ca_that_issues_is_kept_and_shown(rest: RestClient, names: dict[str, str]) -> None:
+FORMER = {"clientCertificateIssuancePolicy": {"certificateAuthorityName": "line-a"}}
+
+
+@pytest.mark.parametrize(
+    "names", [ISSUING, {"credentialPolicyName": "line-a"}, FORMER], ids=["GA", "preview", "first preview"]
+)
+async def test_the_ca_that_issues_is_kept_and_shown(rest: RestClient, names: dict[str, Any]) -> None:
     answer = await put(rest, **names)
     assert answer.status == 200
     assert names.items() <= answer.json.items()
@@ -434,11 +439,14 @@ async def test_the_ca_that_issues_is_kept_and_shown(rest: RestClient, names: dic
         ({"certificateAuthorityName": "line-a"}, "together"),
         ({**ISSUING, "namespaceName": ""}, "together"),
         ({**ISSUING, "credentialPolicyName": "line-a"}, "give one of them"),
+        ({**FORMER, "credentialPolicyName": "line-a"}, "give one of them"),
+        ({**FORMER, **ISSUING}, "give one of them"),
+        ({"clientCertificateIssuancePolicy": {"certificateAuthorityName": ".."}}, "cannot name"),
         ({"credentialPolicyName": "../line-a"}, "cannot name"),
         ({**ISSUING, "certificatePolicyName": "a/b"}, "cannot name"),
     ],
 )
-async def test_a_ca_that_is_named_badly(rest: RestClient, names: dict[str, str], reason: str) -> None:
+async def test_a_ca_that_is_named_badly(rest: RestClient, names: dict[str, Any], reason: str) -> None:
     answer = await put(rest, **names)
     assert (answer.status, answer.json["errorCode"]) == (400, 400004)
     assert reason in answer.json["message"]

@@ -22,9 +22,7 @@ from muster.domain.allocation import WebhookAnswer
 from muster.domain.sas import derive_device_key
 from muster.domain.timestamp import SECOND
 from muster.domain.tpm import registration_id_of
-from muster.frontends.rest.app import create_app
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.requests import Guard
+from muster.server.rest import provisioning_apis, rest_app
 
 HOST = "global.example.net"
 VERSION = "api-version=2019-03-31"
@@ -41,9 +39,7 @@ async def enrolled(services: Services) -> None:
 
 @pytest.fixture
 def api(services: Services) -> RestClient:
-    guard = Guard(services.reports.new_tracking_id, services.clock)
-    device = DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock)
-    return RestClient(create_app(device.routes(guard), guard), services)
+    return RestClient(rest_app(services, services.clock, provisioning_apis(services, services.clock, ())), services)
 
 
 class Device:
@@ -303,6 +299,20 @@ async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -
     """It gets an ordinary refusal, which has no key (dps.md 4.6)."""
     stranger = TpmDevice(api, services, software_tpm(1))
     require_refused(await stranger.register(stranger.body), 404201)
+
+
+async def test_nobody_registers_for_a_tpm_without_its_keys(services: Services, api: RestClient) -> None:
+    """Nothing at all, neither keys nor a token, is no way to be a TPM."""
+    tpm = software_tpm()
+    device = TpmDevice(api, services, tpm)
+    keys = {"endorsementKey": base64.b64encode(tpm.endorsement_key).decode()}
+    await services.enroll_by(device.registration_id, {"type": "tpm", "tpm": keys})
+    body = {"registrationId": device.registration_id}
+    for answer in (await device.register(body), await device.look_up(body)):
+        require_refused(answer, 401002)
+        (report,) = await services.reports.find(answer.json["trackingId"])
+        assert [check.id for check in report.checks if check.outcome == "refused"] == ["enrollment.attestation"]
+    assert await services.records.find(ID_SCOPE, device.registration_id) is None
 
 
 async def test_the_extension_asks_for_a_certificate(services: Services, api: RestClient) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from muster.domain.throttle import Rates, read_rates
 from tests.support.replay import Player
 from tests.support.trace_text import ANSWERS, CLIENTS
 
@@ -19,6 +20,12 @@ REPLAYS: list[dict[str, Any]] = [
     for replay in file["replay"]
 ]
 REPLAYED = {f"{section} {row}" for section, rows in ROWS["replayed"].items() for row in rows}
+
+
+@pytest.fixture
+def rates(request: pytest.FixtureRequest) -> Rates:
+    """Those of the conversation."""
+    return read_rates(request.node.callspec.params["replay"].get("limits", "off"))
 
 
 @pytest.mark.parametrize("replay", [pytest.param(one, id=f"{one['client']} {one['title']}") for one in REPLAYS])

@@ -15,7 +15,8 @@ from muster.domain.timestamp import SECOND
 from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.amqp_connection import AmqpProtocol
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp_links import LinkContext, Opener
+from muster.frontends.amqp_sasl import SaslExchange
 from muster.frontends.listener import Peer
 from muster.wire.amqp_composites import decode_message, encode_message
 from muster.wire.amqp_frames import Frame, FrameReader, ProtocolHeader, encode_frame
@@ -346,10 +347,12 @@ class AmqpClients:
             await client.leave()
 
 
-def amqp_front_end(services: Services, openers: Sequence[Opener] = ()) -> AmqpFrontEnd:
-    """What the server serves AMQP with, and these addresses."""
+def amqp_front_end(
+    services: Services, openers: Sequence[Opener] = (), tpm: Callable[[LinkContext], SaslExchange] | None = None
+) -> AmqpFrontEnd:
+    """What the server serves AMQP with, and these addresses; with ``tpm`` also that mechanism of SASL."""
     claims = ClaimServices(services.hubs, services.authentication, services.access, services.clock)
-    return AmqpFrontEnd(claims, services.reports, openers)
+    return AmqpFrontEnd(claims, services.reports, openers, tpm)
 
 
 @pytest.fixture

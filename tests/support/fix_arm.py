@@ -12,13 +12,10 @@ import pytest
 
 from muster.domain.bearer import sign_bearer
 from muster.domain.timestamp import HOUR
-from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
-from muster.frontends.rest.arm_hubs import HubResources
-from muster.frontends.rest.arm_provisioning import ProvisioningResources
-from muster.frontends.rest.requests import Guard
 from muster.frontends.served_hosts import Ports, ServedHosts
 from muster.pki.authority import create_authority, names_outside
+from muster.server.rest import management_apis, rest_app
 from tests.support.fix_rest import Answer, RestClient
 from tests.support.fix_services import Services
 
@@ -58,20 +55,7 @@ class ManagementClient:
         ports = Ports(8883, 5671, 443, 8443)
         self.hosts = ServedHosts(self.certifier, ports, ("example.net",), (), loopback=False)
         access = BearerAccess(TOKEN_KEY, services.clock)
-        guard = Guard(services.reports.new_tracking_id, services.clock)
-        provisioning = ProvisioningResources(services.provisioning, services.authorities, access)
-        hubs = HubResources(
-            services.hubs,
-            services.hub_authorities,
-            services.devices,
-            services.consumer_groups,
-            services.usage,
-            services.provisioning,
-            self.hosts,
-            access,
-            None,
-        )
-        app = create_app([*provisioning.routes(guard), *hubs.routes(guard)], guard)
+        app = rest_app(services, services.clock, management_apis(services, self.hosts, access, None))
         self._rest = RestClient(app, services)
 
     def token(self) -> str:

@@ -18,18 +18,7 @@ from starlette.types import ASGIApp, Message, Scope
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
 from muster.frontends.listener import Peer
-from muster.frontends.rest.app import create_app
-from muster.frontends.rest.dps_service import DpsServiceApi
-from muster.frontends.rest.hub_device import HubDeviceApi
-from muster.frontends.rest.hub_gate import HubGate
-from muster.frontends.rest.hub_messages import HubMessagesApi
-from muster.frontends.rest.hub_methods import HubMethodsApi
-from muster.frontends.rest.hub_queries import HubQueriesApi
-from muster.frontends.rest.hub_registry import HubRegistryApi
-from muster.frontends.rest.hub_twins import HubTwinsApi
-from muster.frontends.rest.muster import MusterApi
-from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
-from muster.frontends.rest.requests import Guard
+from muster.server.rest import hub_apis, muster_api, provisioning_apis, rest_app
 from tests.support.fix_services import KEY, Services
 
 DPS_HOST = "dps.example.net"
@@ -202,43 +191,10 @@ def _receiver(body: bytes, *, complete: bool) -> Any:
 
 @pytest.fixture
 def rest(services: Services) -> RestClient:
-    guard = Guard(services.reports.new_tracking_id, services.clock)
-    dps = DpsServiceApi(
-        services.provisioning,
-        services.enrollments,
-        services.groups,
-        services.records,
-        services.throttles,
-        services.group_reviews,
-        services.access,
-    )
-    gate = HubGate(services.hubs, services.access)
-    registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
-    twins = HubTwinsApi(gate, services.twins)
-    queries = HubQueriesApi(gate, services.queries)
-    methods = HubMethodsApi(gate, services.methods)
-    hub_device = HubDeviceApi(services.hubs, services.authentication, services.events, services.c2d)
-    hosts = frozenset({DPS_HOST, HUB_HOST, "localhost"})
-    messages = HubMessagesApi(gate, services.c2d, services.feedback, hosts)
-    muster = MusterApi(
-        services.hubs,
-        services.provisioning,
-        services.events,
-        services.reports,
-        services.access,
-        frozenset({HUB_HOST, "localhost", "127.0.0.1", "::1"}),
-        lambda: {"version": "1"},
-    )
-    preview = ProvisioningPreviewApi(
-        services.provisioning,
-        services.enrollments,
-        services.groups,
-        services.records,
-        services.attestations,
-        services.allocations,
-        services.access,
-        frozenset({DPS_HOST, HUB_HOST}),
-    )
-    apis = (dps, registry, hub_device, messages, twins, queries, methods, muster, preview)
-    app = create_app([route for api in apis for route in api.routes(guard)], guard)
-    return RestClient(app, services)
+    hosts = frozenset({DPS_HOST, HUB_HOST, "localhost", "127.0.0.1", "::1"})
+    apis = [
+        *provisioning_apis(services, services.clock, hosts),
+        *hub_apis(services, hosts),
+        muster_api(services, hosts, lambda: {"version": "1"}),
+    ]
+    return RestClient(rest_app(services, services.clock, apis), services)

@@ -225,10 +225,10 @@ _HASHES: dict[str, tuple[int, hashes.HashAlgorithm]] = {
 
 
 @functools.cache
-def private_key(number: int) -> rsa.RSAPrivateKey:
+def private_key(number: int, bits: int = 2048) -> rsa.RSAPrivateKey:
     """The same key for the same number, for as long as the process lasts."""
     del number
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Plays a client's conversation (``tests/support/trace_text.py``) against the front ends of a Muster, in-process.
 
-What is sent enters where the listener would bring it after TLS: HTTP and WebSocket at the HTTP protocol, MQTT at the
-MQTT front end. What comes back is read off the same connection, and nothing else may come.
+What is sent enters where the listener would bring it after TLS: HTTP and WebSocket at the HTTP protocol, MQTT and
+AMQP at their front ends. What comes back is read off the same connection, and nothing else may come.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ from websockets.frames import Frame, Opcode
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.bearer import sign_bearer
 from muster.domain.sas import sign
-from muster.domain.timestamp import HOUR
+from muster.domain.timestamp import HOUR, SECOND
 from muster.domain.tpm import registration_id_of
+from muster.frontends.amqp_dps import DpsLinks
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Peer
-from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.rest.arm_provisioning import ProvisioningResources
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.dps_service import DpsServiceApi
-from muster.frontends.rest.requests import Guard
 from muster.frontends.websocket import WebSocketServices
 from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
+from muster.server.rest import provisioning_apis, rest_app
 from muster.wire.mqtt_decoder import decode, decode_remaining_length
 from muster.wire.mqtt_packets import Packet, Publish
+from tests.support.fix_amqp import amqp_front_end
 from tests.support.fix_arm import TOKEN_KEY
 from tests.support.fix_mqtt import MemoryTransport, mqtt_front_end
 from tests.support.fix_pki import NOW, self_signed
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 from tests.support.fix_tpm import software_tpm
+from tests.support.trace_amqp import AmqpTrace, frame_length
 from tests.support.trace_text import HttpMessage, Step, mqtt_packet, parse
 
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 30.0
 _PLACEHOLDER = re.compile(r"<([a-z0-9 ]+)>")
 _MASK = b"\x12\x34\x56\x78"
 
@@ -120,6 +120,9 @@ class _Wire(MemoryTransport):
     def protocol(self) -> asyncio.Protocol:
         return self._protocol
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """It takes what it gets."""
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         assert isinstance(protocol, asyncio.Protocol)
         self._protocol = protocol
@@ -155,23 +158,16 @@ class Player:
         self._known: dict[str, str] = {}
         self._certificates: tuple[bytes, ...] = ()
         self._connection: Connection | None = None
+        self._trace = AmqpTrace(self._require_text, self._require_body)
         self._mqtt = mqtt_front_end(services)
-        guard = Guard(services.reports.new_tracking_id, services.clock)
-        apis = (
-            DpsDeviceApi(services.provisioning, services.registrations, services.records, services.clock),
-            DpsServiceApi(
-                services.provisioning,
-                services.enrollments,
-                services.groups,
-                services.records,
-                services.throttles,
-                services.group_reviews,
-                services.access,
-            ),
-            ProvisioningResources(services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)),
+        dps = DpsLinks(services.registrations, services.tpm_dialogues, services.clock)
+        self._amqp = amqp_front_end(services, (dps.open,), dps.begin_tpm)
+        management = ProvisioningResources(
+            services.provisioning, services.authorities, BearerAccess(TOKEN_KEY, services.clock)
         )
-        app = create_app([route for api in apis for route in api.routes(guard)], guard)
-        websockets = WebSocketServices(mqtt=self._mqtt.protocol)
+        apis = [*provisioning_apis(services, services.clock, ()), management]
+        app = rest_app(services, services.clock, apis)
+        websockets = WebSocketServices(mqtt=self._mqtt.protocol, amqp=self._amqp.protocol)
         self._http = HttpFactory(app, clock=services.clock, websockets=websockets)
 
     # What a conversation is played on
@@ -226,23 +222,35 @@ class Player:
             return
         step = Step(step.mark, tuple(self._filled(line, sent=step.mark == ">") for line in step.lines))
         if step.mark == ">":
-            self._open(step).send(HttpMessage.of(step).encode() if step.is_http else mqtt_packet(step).encode())
+            self._open(step).send(self._encoded(step))
             return
         assert self._connection is not None, "nothing was sent that could be answered"
         if step.is_http:
             await self._require_answer(self._connection, HttpMessage.of(step))
+        elif step.is_amqp:
+            self._trace.require(await self._connection.take(frame_length), step)
+            if self._trace.rest:
+                self._known["challenge"] = base64.b64encode(self._trace.rest).decode()
         else:
             await self._require_packet(self._connection, mqtt_packet(step))
 
+    def _encoded(self, step: Step) -> bytes:
+        if step.is_http:
+            return HttpMessage.of(step).encode()
+        return self._trace.sent(step) if step.is_amqp else mqtt_packet(step).encode()
+
     def _open(self, step: Step) -> Connection:
         if self._connection is None:
+            makers: dict[int, Callable[[Peer], asyncio.Protocol]] = {
+                443: self._http,
+                5671: self._amqp.protocol,
+                8883: self._mqtt.protocol,
+            }
+            port = 443 if step.is_http else 5671 if step.is_amqp else 8883
             peer = Peer(
-                ("127.0.0.1", 40001),
-                ("127.0.0.1", 443 if step.is_http else 8883),
-                tls_version="TLSv1.2",
-                certificates=self._certificates,
+                ("127.0.0.1", 40001), ("127.0.0.1", port), tls_version="TLSv1.2", certificates=self._certificates
             )
-            self._connection = Connection(self._http if step.is_http else self._mqtt.protocol, peer)
+            self._connection = Connection(makers[port], peer)
         return self._connection
 
     async def _do(self, what: str) -> None:
@@ -255,6 +263,8 @@ class Player:
                 assert self._connection is not None
                 await self._connection.is_closed()
                 await self._end()
+            case "10 seconds pass":
+                self._services.clock.advance(10 * SECOND)
             case "the webhook waits":
                 self._hold_webhook()
             case "the webhook answers":

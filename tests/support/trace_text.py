@@ -18,10 +18,11 @@ what does not fit there: ``user`` and ``password`` of a CONNECT, the payload of 
     > PUBLISH 2 $dps/registrations/PUT/iotdps-register/?$rid=1
     >   {"registrationId":"dev-1"}
 
-A PUBLISH with a packet id is one at QoS 1, one without at QoS 0. Headers that must come are among those that come; the
-body and every MQTT packet must come as they are written, JSON compared as JSON. ``<name>`` stands for what a player
-knows or finds out (``tests/support/replay.py``), ``<space>`` for a space; a line ``(name)`` for the text of that name
-in ``answers.toml``. Requests get a Content-Length when they have a body and no header that says how long it is.
+A PUBLISH with a packet id is one at QoS 1, one without at QoS 0. AMQP is written as ``trace_amqp.py`` says. Headers
+that must come are among those that come; the body and every MQTT packet must come as they are written, JSON compared as
+JSON. ``<name>`` stands for what a player knows or finds out (``tests/support/replay.py``), ``<space>`` for a space; a
+line ``(name)`` for the text of that name in ``answers.toml``. Requests get a Content-Length when they have a body and
+no header that says how long it is.
 """
 
 import re
@@ -48,7 +49,10 @@ from muster.wire.mqtt_packets import (
 CLIENTS = Path(__file__).parents[1] / "playbook" / "clients"
 ANSWERS: dict[str, str] = tomllib.loads((CLIENTS / "answers.toml").read_text(encoding="utf-8"))
 
-_FIRST_LINE = re.compile(r"(?P<http>[A-Z]+ /.* HTTP/1\.1|HTTP/1\.1 \d{3} .*)|(?P<mqtt>[A-Z]{6,11})( .*)?")
+_AMQP = "AMQP|OPEN|BEGIN|ATTACH|FLOW|TRANSFER|DISPOSITION|DETACH|END|CLOSE|SASL-[A-Z]+"
+_FIRST_LINE = re.compile(
+    rf"(?P<http>[A-Z]+ /.* HTTP/1\.1|HTTP/1\.1 \d{{3}} .*)|(?P<amqp>{_AMQP})( .*)?|(?P<mqtt>[A-Z]{{6,11}})( .*)?"
+)
 _NAMED = re.compile(r"\(([a-z ]+)\)")
 
 
@@ -63,6 +67,11 @@ class Step:
     def is_http(self) -> bool:
         match = _FIRST_LINE.fullmatch(self.lines[0])
         return match is not None and match["http"] is not None
+
+    @property
+    def is_amqp(self) -> bool:
+        match = _FIRST_LINE.fullmatch(self.lines[0])
+        return match is not None and match["amqp"] is not None
 
     def __str__(self) -> str:
         return f"{self.mark} {self.lines[0]}"
@@ -99,7 +108,7 @@ class HttpMessage:
     def of(cls, step: Step) -> "HttpMessage":
         first, *rest = step.lines
         end = rest.index("") if "" in rest else len(rest)
-        return cls(first, tuple(rest[:end]), _named("\n".join(rest[end + 1 :])))
+        return cls(first, tuple(rest[:end]), named("\n".join(rest[end + 1 :])))
 
     def encode(self) -> bytes:
         body = self.body.encode()
@@ -135,7 +144,7 @@ def _connect(words: list[str], below: list[str]) -> Connect:
 def _publish(words: list[str], below: list[str]) -> Publish:
     *identifier, topic = words
     packet_id = int(identifier[0]) if identifier else 0
-    payload = _named("\n".join(below)).replace("<space>", " ")
+    payload = named("\n".join(below)).replace("<space>", " ")
     return Publish(topic.encode(), payload.encode(), 1 if packet_id else 0, packet_id)
 
 
@@ -154,7 +163,7 @@ _PACKETS: dict[str, Callable[[list[str], list[str]], Packet]] = {
 }
 
 
-def _named(text: str) -> str:
+def named(text: str) -> str:
     """The text, or that of ``answers.toml`` which it names."""
     match = _NAMED.fullmatch(text.strip())
     return ANSWERS[match[1]].strip() if match else text

@@ -7,17 +7,7 @@ from muster.domain.check_table import CHECKS
 
 CONFORMANCE = Path(__file__).resolve().parents[1] / "conformance"
 
-_IN_PROCESS = "no conformance test yet; tests/operations/test_issuances.py shows it by the register request itself"
-
-UNPROVOKED = {
-    "csr.policy": _IN_PROCESS,
-    "csr.signature": _IN_PROCESS,
-    "csr.key": _IN_PROCESS,
-    "csr.ca": _IN_PROCESS,
-    "csr.extended-key-usage": _IN_PROCESS,
-    "csr.alternative-name": _IN_PROCESS,
-    "x509.revocation-list": "no conformance test yet; tests/operations/test_revocation.py shows it by an overdue list",
-}
+UNPROVOKED: dict[str, str] = {}
 """Checks that no real client was made to run into, with the reason."""
 
 

@@ -197,15 +197,11 @@ def export(
     connection_string: ConnectionString = None,
     data_directory: DataDirectory = None,
 ) -> None:
-    """Write up to 1000 devices, with their modules and keys, into a file that import reads."""
+    """Write all devices, with their modules and keys, into a file that import reads."""
     from muster.whole_files import write_private
 
     registry = _registry(connection_string, data_directory)
-    items: list[Document] = []
-    for device in registry.devices():
-        items.append(exported(device))
-        if device["status"] == "enabled":
-            items += [exported(module) for module in registry.modules(device["deviceId"])]
+    items = [exported(identity) for identity in registry.identities()]
     try:
         write_private(file, json_text(items).encode() + b"\n")
     except OSError as error:

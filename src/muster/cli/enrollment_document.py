@@ -26,6 +26,7 @@ NAMESPACE = "muster"
 """What stands for Azure's device registry namespace, of which a Muster is one."""
 
 DEVICE = "device"
+_FORMER_ISSUANCE = ("credentialPolicyName", "clientCertificateIssuancePolicy")
 _ISSUANCE = ("namespaceName", "certificateAuthorityName", "certificatePolicyName")
 
 
@@ -162,11 +163,11 @@ def _change_webhook(document: Document, changes: Changes) -> None:
 
 
 def _change_issuance(document: Document, changes: Changes) -> None:
-    """Names the CA as the service does now; what named it in the preview goes (dps.md 6.2)."""
+    """Names the CA as the service does now; what named it in a preview goes (dps.md 6.2)."""
     if changes.issuing_ca is None and changes.certificate_policy is None:
         return
-    before = {name: document.pop(name, None) for name in ("credentialPolicyName", *_ISSUANCE)}
-    stored = before["certificateAuthorityName"] or before["credentialPolicyName"]
+    stored = _issuing_authority(document)
+    before = {name: document.pop(name, None) for name in (*_FORMER_ISSUANCE, *_ISSUANCE)}
     authority = stored if changes.issuing_ca is None else changes.issuing_ca
     if authority:
         policy = changes.certificate_policy or before["certificatePolicyName"] or DEVICE
@@ -176,9 +177,18 @@ def _change_issuance(document: Document, changes: Changes) -> None:
         raise CommandError("--certificate-policy is for a CA that issues", "name it with --issuing-ca")
 
 
+def _issuing_authority(document: Document) -> Any:
+    former = document.get("clientCertificateIssuancePolicy") or {}
+    return (
+        document.get("certificateAuthorityName")
+        or document.get("credentialPolicyName")
+        or former.get("certificateAuthorityName")
+    )
+
+
 def _issuance_rows(document: Document) -> list[tuple[str, object]]:
     """Only where there is a CA that issues: the cmdlet knows of none."""
-    authority = document.get("certificateAuthorityName") or document.get("credentialPolicyName")
+    authority = _issuing_authority(document)
     policy = document.get("certificatePolicyName") or DEVICE
     return [("Issuing CA", authority), ("Certificate Policy", policy)] if authority else []
 

@@ -74,9 +74,7 @@ def list_hubs(*, output: Output = Format.TABLE, data_directory: DataDirectory = 
 def show(name: Name, *, output: Output = Format.TABLE, data_directory: DataDirectory = None) -> None:
     """Show a hub with the connection string of its owner."""
     management = _connect(data_directory)
-    hub = management.find_hub(name)
-    if hub is None:
-        raise CommandError(f"there is no hub {printable(name)}", "`muster hub list` shows them all")
+    hub = management.require_hub(name)
     _show(management, hub, management.service(), output)
 
 
@@ -85,23 +83,34 @@ def update(
     name: Name,
     *,
     events: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What is written to its log beside telemetry: any of twinChange, lifecycle, connection, separated by"
             " commas; or none.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    retention: Annotated[
+        int | None,
+        typer.Option(help="Days for which its log keeps events.", min=1, max=7, metavar="DAYS", show_default=False),
+    ] = None,
     output: Output = Format.TABLE,
     data_directory: DataDirectory = None,
 ) -> None:
-    """Change which events a hub writes to its log."""
-    sources = _sources(events)
+    """Change what a hub writes to its log, and how long it keeps that.
+
+    What is older than a new, shorter time is deleted within half a minute.
+    """
+    changed: Resource = {}
+    if events is not None:
+        changed["hubEvents"] = _sources(events)
+    if retention is not None:
+        changed["eventHubEndpoints"] = {"events": {"retentionTimeInDays": retention}}
+    if not changed:
+        raise CommandError("there is nothing to change", "give --events or --retention")
     management = _connect(data_directory)
-    hub = management.find_hub(name)
-    if hub is None:
-        raise CommandError(f"there is no hub {printable(name)}", "`muster hub list` shows them all")
-    hub = management.put_hub(name, {**hub, "properties": {**hub["properties"], "hubEvents": sources}})
+    hub = management.require_hub(name)
+    hub = management.put_hub(name, {**hub, "properties": {**hub["properties"], **changed}})
     _show(management, hub, management.service(), output)
 
 
@@ -165,6 +174,7 @@ def _show(management: "Management", hub: "Resource", service: "Resource", output
         ("Partitions", _partitions(hub)),
         ("Linked", _yes(_host(hub) in _linked_hosts(service))),
         ("Events", ", ".join(["Telemetry", *hub["properties"]["hubEvents"]])),
+        ("Retention", _days(hub["properties"]["eventHubEndpoints"]["events"]["retentionTimeInDays"])),
         ("Connection string", string),
     ]
     print(record_text(rows))
@@ -176,6 +186,10 @@ def _host(hub: "Resource") -> str:
 
 def _partitions(hub: "Resource") -> Any:
     return hub["properties"]["eventHubEndpoints"]["events"]["partitionCount"]
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def _linked_hosts(service: "Resource") -> set[str]:

@@ -3,7 +3,7 @@
 Not here: documents (``cli/identity_document.py``), and printing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from muster.cli.failure import CommandError, RefusedError
 from muster.cli.identity_document import Document
 from muster.cli.options import connect
 from muster.cli.output import printable
+from muster.cli.query_requests import query_rows
 
 _REGENERATE_API_VERSION = "2024-03-31"
 _BATCH = 100
@@ -31,6 +32,28 @@ class Registry:
 
     def devices(self, top: int = _MOST) -> list[Document]:
         return list(self._ask("GET", "devices", query={"top": top}) or [])
+
+    def identities(self) -> Iterator[Document]:
+        """All devices, each followed by its modules; those of a disabled one cannot be read.
+
+        When there are more than one answer lists, queries tell the ids, for which a policy needs ServiceConnect.
+        """
+        listed = self.devices()
+        if len(listed) < _MOST:
+            for device in listed:
+                yield from self._with_modules(device)
+            return
+        known = {device["deviceId"]: device for device in listed}
+        owners = {row["deviceId"] for row in query_rows(self._client, "SELECT deviceId FROM devices.modules")}
+        for row in query_rows(self._client, "SELECT deviceId FROM devices"):
+            device_id = row["deviceId"]
+            device = known.get(device_id) or self.get(device_id)
+            yield from self._with_modules(device) if device_id in owners else (device,)
+
+    def _with_modules(self, device: Document) -> Iterator[Document]:
+        yield device
+        if device["status"] == "enabled":
+            yield from self.modules(device["deviceId"])
 
     def modules(self, device_id: str) -> list[Document]:
         return list(self._ask("GET", "devices", device_id, "modules") or [])

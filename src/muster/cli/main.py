@@ -33,7 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "allocation": Entry("muster.cli.allocation", "Tell which hub a device would get."),
     "certificate": Entry("muster.cli.certificate", "Manage CA certificates of the provisioning service or of a hub."),
     "linked-hub": Entry("muster.cli.linked_hub", "Manage the hubs that devices are assigned to."),
-    "policy": Entry("muster.cli.policy", "Manage the policies of the provisioning service."),
+    "policy": Entry("muster.cli.policy", "Manage the policies of the provisioning service or of a hub."),
     "registration": Entry("muster.cli.registration", "Show and delete registration records."),
     "hub": Entry("muster.cli.hub", "Manage the hubs of the server."),
     "device": Entry("muster.cli.device", "Manage the device identities of the hub."),

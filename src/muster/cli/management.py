@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from muster.cli.client import Answer, Client, path
 from muster.cli.failure import CommandError, RefusedError
 from muster.cli.options import find_status
+from muster.cli.output import printable
 from muster.cli.target import Document, target_from_status
 from muster.config import TOKEN_KEY_FILE
 
@@ -45,7 +46,7 @@ class ManagementAccess:
 
 
 class Owner(NamedTuple):
-    """A resource that has CA certificates."""
+    """A resource that has policies and CA certificates."""
 
     api_version: str
     kind: str
@@ -76,23 +77,26 @@ class Management:
         return service
 
     def put_service(self, service: Resource) -> Resource:
+        return self.put(service_owner(str(service["name"])), service)
+
+    # Either
+
+    def put(self, owner: Owner, resource: Resource) -> Resource:
         """Send a resource back as it was changed. It is refused when somebody else changed it in between."""
-        stored: Resource = self._service("PUT", str(service["name"]), body=service).document
+        stored: Resource = self._request("PUT", *owner, body=resource).document
         return stored
 
-    def policies(self, service: str) -> list[Resource]:
+    def policies(self, owner: Owner) -> list[Resource]:
         """The shared access policies with their keys."""
-        rules: list[Resource] = self._service("POST", service, "listkeys").document["value"]
+        rules: list[Resource] = self._request("POST", *owner, "listkeys").document["value"]
         return rules
 
-    # CA certificates of either
-
-    def certificates(self, owner: "Owner") -> list[Resource]:
+    def certificates(self, owner: Owner) -> list[Resource]:
         found: list[Resource] = self._request("GET", *owner, "certificates").document["value"]
         return found
 
     def certificate(
-        self, owner: "Owner", method: str, name: str, *more: str, body: object = None, etag: str | None = None
+        self, owner: Owner, method: str, name: str, *more: str, body: object = None, etag: str | None = None
     ) -> Resource:
         """Do something with a CA certificate. ``more`` is the word of what is to be done, if it is not the method."""
         headers = {"If-Match": etag} if etag else {}
@@ -101,13 +105,8 @@ class Management:
         ).document
         return resource
 
-    def find_certificate(self, owner: "Owner", name: str) -> Resource | None:
+    def find_certificate(self, owner: Owner, name: str) -> Resource | None:
         return _found(lambda: self.certificate(owner, "GET", name))
-
-    def _service(self, method: str, *segments: str, body: object = None, headers: Document | None = None) -> Answer:
-        return self._request(
-            method, PROVISIONING_API_VERSION, "provisioningServices", *segments, body=body, headers=headers
-        )
 
     # Hubs
 
@@ -122,9 +121,15 @@ class Management:
 
         return _found(get)
 
+    def require_hub(self, name: str) -> Resource:
+        """Raises CommandError when there is none."""
+        hub = self.find_hub(name)
+        if hub is None:
+            raise CommandError(f"there is no hub {printable(name)}", "`muster hub list` shows them all")
+        return hub
+
     def put_hub(self, name: str, body: Resource) -> Resource:
-        created: Resource = self._request("PUT", HUB_API_VERSION, "IotHubs", name, body=body).document
-        return created
+        return self.put(hub_owner(name), body)
 
     def delete_hub(self, name: str, *, force: bool) -> int:
         """The status of the answer: 204 when there was none."""

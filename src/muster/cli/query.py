@@ -1,21 +1,15 @@
 """``muster query``: devices and modules that a query finds, page after page (hub-service.md 4)."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from muster.cli.options import ConnectionString, DataDirectory, Output, connect
 from muster.cli.output import Format, json_text, print_json, printable, short_time, table_text
 
-if TYPE_CHECKING:
-    from muster.cli.client import Client
-
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 Document = dict[str, Any]
-
-MAXIMUM_PAGE = 1000
 
 
 @app.command()
@@ -33,8 +27,9 @@ def query(
     data_directory: DataDirectory = None,
 ) -> None:
     """Find devices and modules by a query."""
-    client = connect(connection_string, data_directory)
-    rows = list(_rows(client, text, top))
+    from muster.cli.query_requests import query_rows
+
+    rows = list(query_rows(connect(connection_string, data_directory), text, top))
     if output is Format.JSON:
         print_json(rows)
     elif rows:
@@ -66,29 +61,3 @@ def _twin_row(twin: Document) -> Document:
 
 def _cell(value: object) -> str:
     return printable(value) if isinstance(value, str) else json_text(value, indent=None)
-
-
-def _rows(client: "Client", text: str, top: int | None) -> Iterator[Document]:
-    from muster.cli.client import HUB_API_VERSION
-
-    continuation: str | None = None
-    left = top
-    while left is None or left:
-        size = MAXIMUM_PAGE if left is None else min(left, MAXIMUM_PAGE)
-        headers = {"x-ms-max-item-count": str(size)}
-        if continuation:
-            headers["x-ms-continuation"] = continuation
-        answer = client.request(
-            client.target.hub,
-            "POST",
-            "/devices/query",
-            query={"api-version": HUB_API_VERSION},
-            body={"query": text},
-            headers=headers,
-        )
-        rows = answer.document or []
-        yield from rows
-        left = None if left is None else left - len(rows)
-        continuation = answer.headers.get("x-ms-continuation")
-        if not continuation:
-            return

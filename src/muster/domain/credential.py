@@ -1,4 +1,4 @@
-"""What a client proved itself with on one connection: the certificates of its TLS session and the token it sent.
+"""What a client proved itself with on one connection: the certificates of its TLS session, the token it sent, its TPM.
 
 Not here: whether that is enough (``attestation.py``, ``sas.py``).
 """
@@ -6,6 +6,7 @@ Not here: whether that is enough (``attestation.py``, ``sas.py``).
 from dataclasses import dataclass
 
 from muster.domain.sas import MalformedTokenError, parse_token
+from muster.domain.tpm_offer import TpmOffer
 from muster.pki.certificate import CertificateFormatError, parse_certificate
 
 
@@ -13,16 +14,18 @@ from muster.pki.certificate import CertificateFormatError, parse_certificate
 class Credential:
     """``certificates``: DER, leaf first, as sent; ``token``: the password or Authorization text, ``""`` for none.
 
-    ``peer`` says where the client is and what it speaks, for reports: ``127.0.0.1:40112 MQTT TLSv1.2``.
+    ``peer`` says where the client is and what it speaks, for reports: ``127.0.0.1:40112 MQTT TLSv1.2``. ``tpm``: the
+    TPM that has solved its challenge on this connection, and signed ``token`` with the key in it (dps.md 3.7).
     """
 
     certificates: tuple[bytes, ...]
     token: str
     peer: str
+    tpm: TpmOffer | None = None
 
     def describe(self) -> str:
         """What was presented, in words and without secrets."""
-        parts = []
+        parts = ["a TPM"] if self.tpm else []
         if self.token:
             parts.append(_describe_token(self.token))
         if self.certificates:

@@ -15,11 +15,15 @@ from muster.pki.certificate_request import (
     CertificateRequest,
     RequestFormatError,
     parse_certificate_request,
+    read_certificate_request,
     request_problems,
 )
 
 FIRST_API_VERSION = "2025-07-01-preview"
 """The first one in which a register request has ``csr``."""
+
+FORMER_API_VERSION = "2021-11-01-preview"
+"""The one in which it has ``clientCertificateCsr``, and the answer ``issuedClientCertificate``; it was abandoned."""
 
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)(-preview)?", re.IGNORECASE)
 _FIRST_DATE = FIRST_API_VERSION[:10]
@@ -31,15 +35,16 @@ _PASSED = {
 
 
 def check_csr(
-    text: str, registration_id: str, api_version: str, *, is_issued: bool
+    text: str, registration_id: str, api_version: str, *, is_issued: bool, former: bool = False
 ) -> tuple[tuple[Check, ...], bytes | None]:
     """The checks of a request, and its DER when a certificate is to be issued for it.
 
-    ``text`` is base64 of DER as it arrived, ``is_issued`` whether the enrollment names a CA.
+    ``text`` is base64 of DER as it arrived, ``is_issued`` whether the enrollment names a CA. ``former``: it came as
+    ``clientCertificateCsr``, which is PEM or base64 of DER.
     """
-    version = _check_api_version(api_version)
+    version = _check_api_version(api_version, former=former)
     try:
-        request = parse_certificate_request(_decode(text))
+        request = read_certificate_request(text) if former else parse_certificate_request(_decode(text))
     except RequestFormatError as error:
         return (version, _check_format(registration_id, str(error))), None
     policy = check(
@@ -79,11 +84,15 @@ def _decode(text: str) -> bytes:
         raise RequestFormatError("it is not base64") from None
 
 
-def _check_api_version(api_version: str) -> Check:
+def is_former(api_version: str) -> bool:
+    return api_version.lower() == FORMER_API_VERSION
+
+
+def _check_api_version(api_version: str, *, former: bool) -> Check:
     match = _DATE.fullmatch(api_version)
     return check(
         "csr.api-version",
-        passed=match is not None and match[1] >= _FIRST_DATE,
+        passed=former or (match is not None and match[1] >= _FIRST_DATE),
         detail=f"the api-version is {quoted(api_version)}",
         fix=f"send csr with api-version={FIRST_API_VERSION} or a later one",
     )

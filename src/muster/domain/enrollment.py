@@ -54,6 +54,12 @@ class IssuancePolicy(NamedTuple):
     profile: str = DEVICE
 
 
+class ClientCertificateIssuance(Wire):
+    """The CA that issues, as the preview of 2021-11-01 named it."""
+
+    certificate_authority_name: str | None = None
+
+
 class EnrollmentBody(Wire):
     """A PUT body. Read-only members that clients send back are not listed, and so ignored (dps.md 9.2, 20)."""
 
@@ -75,6 +81,7 @@ class EnrollmentBody(Wire):
     namespace_name: str | None = None
     certificate_authority_name: str | None = None
     certificate_policy_name: str | None = None
+    client_certificate_issuance_policy: ClientCertificateIssuance | None = None
 
     @property
     def id(self) -> str | None:
@@ -98,6 +105,7 @@ class EnrollmentDocument(Wire):
     namespace_name: str | None = None
     certificate_authority_name: str | None = None
     certificate_policy_name: str | None = None
+    client_certificate_authority_name: str | None = None
 
 
 class Enrollment(msgspec.Struct, frozen=True):
@@ -136,7 +144,8 @@ class Enrollment(msgspec.Struct, frozen=True):
         document = self.document
         if document.certificate_authority_name and document.certificate_policy_name:
             return IssuancePolicy(document.certificate_authority_name, document.certificate_policy_name)
-        return IssuancePolicy(document.credential_policy_name) if document.credential_policy_name else None
+        former = document.credential_policy_name or document.client_certificate_authority_name
+        return IssuancePolicy(former) if former else None
 
     def policy(self, of_service: PolicyName) -> PolicyName:
         """The allocation policy: its own, static for a named legacy hub, or that of the service (dps.md 5.2)."""
@@ -219,21 +228,24 @@ def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
 
 
 def _read_issuance(body: EnrollmentBody) -> dict[str, str | None]:
-    """The members that name the CA which issues for devices: one in the preview, three since (dps.md 6.2)."""
+    """The members that name the CA which issues for devices: one in each of two previews, three since (dps.md 6.2)."""
+    first = body.client_certificate_issuance_policy or ClientCertificateIssuance()
     names = {
         "credential_policy_name": body.credential_policy_name or None,
         "namespace_name": body.namespace_name or None,
         "certificate_authority_name": body.certificate_authority_name or None,
         "certificate_policy_name": body.certificate_policy_name or None,
+        "client_certificate_authority_name": first.certificate_authority_name or None,
     }
-    policy, *reference = names.values()
+    policy, *reference, issuance = names.values()
     if any(reference) and not all(reference):
         raise ArgumentInvalidError(
             "namespaceName, certificateAuthorityName and certificatePolicyName are given together, or none of them."
         )
-    if policy and any(reference):
+    if sum(map(bool, (policy, any(reference), issuance))) > 1:
         raise ArgumentInvalidError(
-            "credentialPolicyName is the former way to name what certificateAuthorityName does: give one of them."
+            "credentialPolicyName and clientCertificateIssuancePolicy are former ways to name what"
+            " certificateAuthorityName does: give one of them."
         )
     for name in filter(None, names.values()):
         if _POLICY_NAME.fullmatch(name) is None:
@@ -286,7 +298,7 @@ def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any
     a PUT does.
     """
     document = enrollment.document
-    custom = document.custom_allocation
+    custom, issuance = document.custom_allocation, document.client_certificate_authority_name
     view: dict[str, Any] = {
         _ID_MEMBERS[enrollment.kind]: enrollment.id,
         "deviceId": document.device_id,
@@ -307,6 +319,7 @@ def service_view(enrollment: Enrollment, *, keys: bool = False) -> dict[str, Any
         "namespaceName": document.namespace_name,
         "certificateAuthorityName": document.certificate_authority_name,
         "certificatePolicyName": document.certificate_policy_name,
+        "clientCertificateIssuancePolicy": {"certificateAuthorityName": issuance} if issuance else None,
     }
     return {key: value for key, value in view.items() if value is not None}
 

@@ -7,7 +7,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
 
     ServiceError
       BadRequestError 400           InvalidProtocolVersionError InvalidOperationError ArgumentInvalidError
-                                    ArgumentNullError FormatError StorageNotConfiguredError
+                                    ArgumentNullError FormatError BlobContainerError StorageNotConfiguredError
                                     NoHubAvailableError CustomAllocationFailedError CustomAllocationHubMissingError
                                     CustomAllocationUnauthorizedError CertificateRequestError
                                     CertificateIssuanceFailedError DeviceDefinedTwiceError
@@ -19,6 +19,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
                                     CaCertificateMissingError ResourceNotFoundError ModuleMissingError
                                     DeviceNotOnlineError DeviceConnectionClosedError AddressNotFoundError
+                                    JobMissingError
       NotAllowedError 405
       ConflictError 409             DeviceAlreadyExistsError RegistrationConflictError ModuleAlreadyExistsError
                                     LinkCreationConflictError ReceiverDisconnectedError
@@ -107,6 +108,14 @@ class DeviceDefinedTwiceError(BadRequestError):
     code = 400011
     name = "DeviceDefinedMultipleTimes"
     message = "A device is defined more than once."
+
+
+class BlobContainerError(BadRequestError):
+    """A container for the identities of a hub that cannot be used (hub-service.md 2.8)."""
+
+    code = 400008
+    name = "BlobContainerValidationError"
+    message = "The blob container cannot be used."
 
 
 class StorageNotConfiguredError(BadRequestError):
@@ -313,6 +322,14 @@ class AddressNotFoundError(NotFoundError):
     code = 404006
     name = "AmqpAddressNotFound"
     message = "The link address did not match any of the expected formats."
+
+
+class JobMissingError(NotFoundError):
+    """There is no such import or export (hub-service.md 1.7)."""
+
+    code = 404002
+    name = "JobNotFound"
+    message = "Job not found."
 
 
 class ModuleMissingError(NotFoundError):

@@ -23,7 +23,10 @@ from muster.domain.timestamp import iso_utc_or_never
 MAXIMUM_MODULES = 50
 """On one device (hub-device.md 15)."""
 
-EDGE_MODULES = ("$edgeAgent", "$edgeHub")
+EDGE_HUB = "$edgeHub"
+"""The gateway on an edge device."""
+
+EDGE_MODULES = ("$edgeAgent", EDGE_HUB)
 """What the hub makes of its own accord with an edge device."""
 
 EDGE_MANAGER = "iotEdge"

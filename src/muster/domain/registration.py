@@ -64,6 +64,13 @@ def _operation_prefix(id_scope: str, registration_id: str) -> str:
     return f"5.{constant}."
 
 
+def begun_view(registration: Registration) -> dict[str, Any]:
+    """The answer to a register request: *assigning*, whatever was reached by then; a final status is for polls, and two
+    clients accept nothing else (dps.md 1.1).
+    """
+    return {"operationId": registration.operation_id, "status": "assigning"}
+
+
 def operation_view(registration: Registration, hub_host: str | None) -> dict[str, Any]:
     """The answer to a poll: dps.md 1.4. While assigning it holds a partial state, which one client insists on."""
     if registration.status == "assigning":

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.domain.check_table import check
 from muster.domain.device import Authentication, new_key
@@ -27,13 +29,14 @@ from muster.domain.etag import document_etag
 from muster.domain.registration import Registration, Substatus
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Report
+from muster.domain.tpm_offer import TpmOffer
 from muster.dps.allocations import Allocation, Allocations
 from muster.dps.attestations import device_keys
 from muster.dps.enrollments import Enrollments
 from muster.dps.issuances import Chain, IssuanceOrder, Issuances
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
-from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
+from muster.dps.tpm_challenges import TpmChallenges
 from muster.hub.authentication import refused_report
 from muster.hub.devices import Devices
 from muster.hub.reports import Attempt, Reports
@@ -193,7 +196,7 @@ class Assignments:
         authentication, attestation = self._credentials(enrollment, stored, context)
         if chain:
             authentication = Authentication(type="selfSigned", primary_thumbprint=sha1_thumbprint(chain[0]))
-            attestation["issuedCertificateChain"] = [base64.b64encode(one).decode() for one in chain]
+            attestation |= _issued_view(chain, former=context.order is not None and context.order.former)
         key = registration_id_key(stored.registration_id)
 
         async def transaction(tx: Transaction) -> str | None:
@@ -293,6 +296,16 @@ class Assignments:
         if found is not None:
             context = read(found[1], Context)
             await self._database.transact(transaction)
+
+
+def _issued_view(chain: Chain, *, former: bool) -> dict[str, Any]:
+    """What the registration state shows of a certificate that was issued (dps.md 1.5). ``former``: as PEM, what the
+    device presents in a handshake; the root is not part of that.
+    """
+    if not former:
+        return {"issuedCertificateChain": [base64.b64encode(one).decode() for one in chain]}
+    shown = [x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM).decode() for one in chain[:-1] or chain]
+    return {"issuedClientCertificate": "".join(shown)}
 
 
 def _runtime(enrollment: Enrollment, context: Context) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def _read_token(credential: Credential) -> tuple[Check, SasToken | None]:
         token = parse_token(credential.token)
     except MalformedTokenError as error:
         detail = f"the token cannot be read: {error}" if credential.token else "the device sent no token"
-        fix = "sign a token with the device's key and send it as the password (MQTT) or in Authorization (HTTPS)"
+        fix = "sign a token with the device's key and send it as the password (MQTT, AMQP) or in Authorization (HTTPS)"
         return check("sas.format", passed=False, detail=detail, fix=fix), None
     return check("sas.format", passed=True, detail="sr, sig and se are there"), token
 
@@ -241,10 +241,11 @@ def _read_token(credential: Credential) -> tuple[Check, SasToken | None]:
 def _matching(enrollment: Enrollment, credential: Credential, *, used_tpm: bool) -> Check:
     """Whether the device used the mechanism of its enrollment.
 
-    One that sent nothing at all is told what is missing by the checks of that mechanism.
+    One that sent nothing at all is told what is missing by the checks of that mechanism; a TPM's are all behind this.
     """
     wanted = enrollment.mechanism.type
-    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509" if credential.certificates else wanted
+    nothing = "" if wanted == "tpm" else wanted
+    used = "tpm" if used_tpm else "symmetricKey" if credential.token else "x509" if credential.certificates else nothing
     # A TPM is challenged by a first request without a token; a certificate that comes along with a token does no harm.
     passed = used == wanted or (wanted == "x509" and bool(credential.certificates))
     return check(
@@ -263,7 +264,7 @@ _USE = {
     " X509_CERT_FILE, X509_KEY_FILE, X509_PASS_PHRASE)",
     "symmetricKey": "make the client with its symmetric key instead (create_from_symmetric_key,"
     " SymmetricKeySecurityClient)",
-    "tpm": "let the device register with its TPM, over HTTPS",
+    "tpm": "let the device register with its TPM, over HTTPS or AMQP",
 }
 """How a client is made to attest by the mechanism, in the words of the SDKs."""
 

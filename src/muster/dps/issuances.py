@@ -37,7 +37,8 @@ Chain = tuple[bytes, ...]
 
 class IssuanceOrder(msgspec.Struct, frozen=True):
     """What a registration asks of a CA: its name, a profile, for whom, the request as DER, and the serial number (hex)
-    under which the certificate is known from the beginning.
+    under which the certificate is known from the beginning. ``former``: the device asked as it did in the preview of
+    2021-11-01, and is answered so.
     """
 
     authority: str
@@ -45,6 +46,7 @@ class IssuanceOrder(msgspec.Struct, frozen=True):
     registration_id: str
     request: bytes
     serial_number: str
+    former: bool = False
 
 
 _Waiting = tuple[IssuanceOrder, "asyncio.Future[Chain]"]

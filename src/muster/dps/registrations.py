@@ -14,7 +14,7 @@ import msgspec
 
 from muster.domain.check_table import verdict
 from muster.domain.credential import Credential
-from muster.domain.csr import check_csr
+from muster.domain.csr import check_csr, is_former
 from muster.domain.documents import decode, encode, read
 from muster.domain.enrollment import Enrollment
 from muster.domain.errors import (
@@ -31,6 +31,7 @@ from muster.domain.etag import document_etag
 from muster.domain.registration import MAXIMUM_MESSAGE_BYTES, Registration, is_operation_of, operation_id
 from muster.domain.registration_id import registration_id_key
 from muster.domain.report import Check, Outcome, Report, refusals
+from muster.domain.tpm_offer import TpmOffer
 from muster.dps.assignments import Assignments, Context
 from muster.dps.attestations import Attestations, DeviceLogin, Verdict
 from muster.dps.enrollments import Enrollments
@@ -39,7 +40,7 @@ from muster.dps.quotas import Quota
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.dps.throttles import Throttles
-from muster.dps.tpm_challenges import TpmChallenges, TpmOffer
+from muster.dps.tpm_challenges import TpmChallenges
 from muster.hub.authentication import refused_report
 from muster.hub.reports import Attempt, Reports
 from muster.pki.certificate import sha1_thumbprint
@@ -48,12 +49,16 @@ from muster.store.database import Database, Transaction
 
 
 class RegisterBody(msgspec.Struct, rename="camel"):
-    """The body of a register request; ``payload`` is any JSON value (dps.md 1.3)."""
+    """The body of a register request; ``payload`` is any JSON value (dps.md 1.3).
+
+    ``client_certificate_csr`` counts in one version of the API alone, and is then ``csr`` too.
+    """
 
     registration_id: str | None = None
     payload: Any = None
     tpm: TpmOffer | None = None
     csr: str | None = None
+    client_certificate_csr: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Registrations:
         if len(body) > MAXIMUM_MESSAGE_BYTES:
             raise TooLargeError(f"The message has {len(body)} bytes; {MAXIMUM_MESSAGE_BYTES} are allowed.")
         tracking_id = self._reports.new_tracking_id()
-        request = _read_request(login, body)
+        request = _read_request(login, credential, body)
         found, order = await self._judge(login, credential, request)
         checks = found.checks
         attempt = Attempt(
@@ -150,24 +155,32 @@ class Registrations:
         service, enrollment, checks = found.service, found.enrollment, found.checks
         order = None
         if service is not None and enrollment is not None and request.tpm is not None and not refusals(checks):
-            checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
+            if credential.tpm is not None:
+                checks += self._tpm_challenges.judge_proven(enrollment, request.tpm)
+            else:
+                checks += await self._tpm_challenges.judge(service, enrollment, login, credential, request.tpm)
         if enrollment is not None and request.csr is not None and not refusals(checks):
-            more, order = self._judge_csr(login, enrollment, request.csr)
+            former = request.client_certificate_csr is not None
+            more, order = self._judge_csr(login, enrollment, request.csr, former=former)
             checks += more
         return replace(found, checks=checks), order
 
     def _judge_csr(
-        self, login: DeviceLogin, enrollment: Enrollment, csr: str
+        self, login: DeviceLogin, enrollment: Enrollment, csr: str, *, former: bool
     ) -> tuple[tuple[Check, ...], IssuanceOrder | None]:
         """The checks, and what is to be asked of the CA. The serial number is chosen now: so the same is never issued
         twice.
         """
         policy = enrollment.issuance_policy
-        checks, request = check_csr(csr, login.registration_id, login.api_version, is_issued=policy is not None)
+        checks, request = check_csr(
+            csr, login.registration_id, login.api_version, is_issued=policy is not None, former=former
+        )
         if policy is None or request is None:
             return checks, None
         number = f"{new_serial_number(self._entropy):X}"
-        return checks, IssuanceOrder(policy.authority, policy.profile, login.registration_id, request, number)
+        return checks, IssuanceOrder(
+            policy.authority, policy.profile, login.registration_id, request, number, former=former
+        )
 
     async def _begin(
         self,
@@ -270,7 +283,7 @@ class Registrations:
         self._throttles.poll(login.id_scope, login.registration_id)
 
     async def _require_credential(self, login: DeviceLogin, credential: Credential, body: bytes = b"") -> None:
-        request = _read_request(login, body)
+        request = _read_request(login, credential, body)
         if request.csr is not None:
             raise ArgumentInvalidError("csr belongs into a register request; here nothing is issued.")
         found, _ = await self._judge(login, credential, request)
@@ -296,13 +309,21 @@ def _told(error: type[ServiceError]) -> str:
     return f"{error.code} {error.message}{over_mqtt}"
 
 
-def _read_request(login: DeviceLogin, body: bytes) -> RegisterBody:
-    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login."""
+def _read_request(login: DeviceLogin, credential: Credential, body: bytes) -> RegisterBody:
+    """The body, which may be empty. Raises as ``decode``, and ArgumentInvalidError when it contradicts the login or the
+    TPM that has logged in.
+    """
     request = decode(body, RegisterBody) if body.strip() else RegisterBody()
     sent = request.registration_id
     if sent and registration_id_key(sent) != registration_id_key(login.registration_id):
         raise ArgumentInvalidError(f"registrationId in the body is {sent!r}, the login says {login.registration_id!r}.")
-    return request
+    former = request.client_certificate_csr if is_former(login.api_version) and request.csr is None else None
+    request = msgspec.structs.replace(request, csr=former or request.csr, client_certificate_csr=former)
+    if credential.tpm is None:
+        return request
+    if request.tpm is not None and request.tpm != credential.tpm:
+        raise ArgumentInvalidError("tpm in the body has other keys than the TPM of this connection.")
+    return msgspec.structs.replace(request, tpm=credential.tpm)
 
 
 def _context(

@@ -1,7 +1,7 @@
 """TPM attestation: the challenge that a TPM has to solve before its register request counts. Sources: dps.md 4.6.
 
 The first request is answered with a key that only this TPM can unwrap; the second is signed with it. Not here: TPM
-structures (``domain/tpm.py``), and the HTTP answer.
+structures (``domain/tpm.py``), the HTTP answer, and challenges before any request (``tpm_dialogues.py``).
 """
 
 import base64
@@ -21,29 +21,14 @@ from muster.domain.report import Check
 from muster.domain.sas import MalformedTokenError, check_token, parse_token
 from muster.domain.timestamp import MINUTE
 from muster.domain.tpm import TpmKeyFormatError, activation_blob
+from muster.domain.tpm_offer import TpmOffer
 from muster.dps.attestations import DeviceLogin
 from muster.dps.enrollments import Enrollments
 from muster.dps.services import ProvisioningService
 from muster.store.database import Database, Transaction
 
 CHALLENGE_LIFE = 10 * MINUTE
-_KEY_BYTES = 32
-
-
-class TpmOffer(msgspec.Struct, frozen=True, rename="camel"):
-    """The keys that a TPM registers with: base64 of TPM2B_PUBLIC structures (dps.md 1.3)."""
-
-    endorsement_key: str = ""
-    storage_root_key: str = ""
-
-    def decoded(self) -> tuple[bytes, bytes]:
-        """Raises ArgumentInvalidError."""
-        try:
-            return base64.b64decode(self.endorsement_key, validate=True), base64.b64decode(
-                self.storage_root_key, validate=True
-            )
-        except (binascii.Error, ValueError):
-            raise ArgumentInvalidError("tpm.endorsementKey and tpm.storageRootKey are base64.") from None
+CHALLENGE_KEY_BYTES = 32
 
 
 class TpmChallenges:
@@ -82,6 +67,13 @@ class TpmChallenges:
         path = ("registrations", login.registration_id)
         return (*keys, *check_token(token, (stored,), (login.id_scope,), path, policy=False, now=self._clock()))
 
+    def judge_proven(self, enrollment: Enrollment, offer: TpmOffer) -> tuple[Check, ...]:
+        """The checks of a TPM that solved its challenge when it connected."""
+        solved = check(
+            "sas.signature", passed=True, detail="the TPM signed with the key of its challenge when it connected"
+        )
+        return (*_check_keys(enrollment, offer), solved)
+
     async def _challenge_key(self, id_scope: str, login: DeviceLogin) -> str | None:
         row = await self._database.fetch_one(
             "SELECT challenge_key FROM tpm_challenge WHERE id_scope = :id_scope AND registration_key = :key"
@@ -93,7 +85,7 @@ class TpmChallenges:
         return row[0] if row else None
 
     async def _challenge(self, id_scope: str, login: DeviceLogin, offer: TpmOffer) -> bytes:
-        key = self._entropy(_KEY_BYTES)
+        key = self._entropy(CHALLENGE_KEY_BYTES)
         blob = self.blob(offer, key)
 
         async def transaction(tx: Transaction) -> None:

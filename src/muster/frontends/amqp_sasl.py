@@ -6,6 +6,7 @@ Pure. Not here: whether that is true (``amqp_claims.py``), and the steps of TPM,
 
 from dataclasses import dataclass
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 from muster.wire.amqp_performatives import SaslChallenge, SaslInit, SaslOutcome, SaslResponse
 
@@ -78,5 +79,5 @@ def read_user(text: str) -> User:
         return DeviceUser(device_id, module_id, hub)
     match text.split("/"):
         case [id_scope, "registrations", registration_id]:
-            return RegistrationUser(id_scope, registration_id)
+            return RegistrationUser(unquote(id_scope), unquote(registration_id))
     return PolicyUser(text, "")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from muster.domain.credential import Credential
 from muster.domain.errors import ServerError, ServiceError
-from muster.domain.registration import RETRY_AFTER, operation_view
+from muster.domain.registration import RETRY_AFTER, begun_view, operation_view
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registrations import Operation, Registrations
 from muster.frontends import status
@@ -136,9 +136,7 @@ class DpsHead:
         view = operation_view(operation.registration, operation.hub_host)
         assigning = operation.registration.status == "assigning"
         if request.operation_id is None:
-            # The first answer is 202 whatever was reached by then; two SDKs accept nothing else (dps.md 1.1).
-            view = {"operationId": operation.registration.operation_id, "status": "assigning"}
-            assigning = True
+            view, assigning = begun_view(operation.registration), True
         topic = registration_response(
             _ACCEPTED if assigning else _FINISHED, request.rid, RETRY_AFTER if assigning else None
         )

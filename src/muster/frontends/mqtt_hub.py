@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from muster.domain.credential import Credential
+from muster.domain.errors import ServiceError
 from muster.domain.message import TELEMETRY, PropertyBag, marked_as_will, parse_property_bag
 from muster.domain.partition import partition_of
 from muster.frontends.mqtt_acknowledgements import Acknowledgements, Owed
@@ -146,7 +147,12 @@ class HubHead:
                 self._tasks.spawn(self._judge_again())
 
     async def _judge_again(self) -> None:
-        if not await self._authentication.still_holds(self._login, self._credential, self._principal):
+        try:
+            holds = await self._authentication.still_holds(self._login, self._credential, self._principal)
+        except ServiceError as error:
+            self._connection.close(f"it could not be judged again after a change: {error}")
+            return
+        if not holds:
             self._connection.close("the identity was deleted or disabled, or its credential does not count any more")
 
     def handle(self, events: Sequence[Event]) -> None:

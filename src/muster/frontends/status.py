@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from muster.domain.errors import DeviceNotOnlineError, ServiceError, UnauthorizedAccessError, UnauthorizedError
+from muster.domain.errors import (
+    DeviceNotOnlineError,
+    FormatError,
+    ServiceError,
+    UnauthorizedAccessError,
+    UnauthorizedError,
+)
 from muster.domain.timestamp import iso_utc, us_style
 from muster.wire.amqp_performatives import Error, Fields
-from muster.wire.amqp_types import Symbol, Value
+from muster.wire.amqp_types import Int, Symbol, Value
 
 ACCEPTED = 0
 IDENTIFIER_REJECTED = 2
@@ -62,6 +68,12 @@ _AMQP_BY_CODE = {
     412002: "com.microsoft:message-lock-lost",
 }
 
+
+_PROVISIONING_AMQP = {400: "amqp:invalid-field", FormatError.code: "amqp:decode-error", 409: "amqp:resource-locked"}
+"""Conditions of the provisioning service that a hub has others for (dps.md 3.5)."""
+
+RETRY_AFTER_NAMES = ("retry-after", "Retry-After")
+"""How the clients of the provisioning service spell it over AMQP; each reads its own alone (dps.md 3.4)."""
 
 # A device that asked for a fault is to try again.
 _CONNECT_BY_CODE = {400030: SERVER_UNAVAILABLE}
@@ -124,6 +136,15 @@ def provisioning_mqtt_body(error: ServiceError, tracking_id: str, now: int) -> b
     """The same over MQTT, where *Unauthorized* has a number of its own (dps.md 11)."""
     told = UnauthorizedError(error.message) if type(error) is UnauthorizedAccessError else error
     return provisioning_body(told, tracking_id, now)
+
+
+def provisioning_amqp_error(error: ServiceError, tracking_id: str, now: int) -> Error:
+    """The same over AMQP: one client reads the JSON, another ``retry-after`` in one of two spellings (dps.md 3.5)."""
+    condition = _PROVISIONING_AMQP.get(error.code) or _PROVISIONING_AMQP.get(error.status) or amqp_condition(error)
+    info: Fields | None = None
+    if error.retry_after is not None:
+        info = {Symbol(name): Int(error.retry_after) for name in RETRY_AFTER_NAMES}
+    return Error(condition, provisioning_body(error, tracking_id, now).decode(), info)
 
 
 def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:

@@ -4,9 +4,9 @@ Sources: hub-device.md 2. Not here: the registry (``devices.py``), service clien
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from muster.domain.access_policy import Right
+from muster.domain.access_policy import AccessPolicy, Right
 from muster.domain.attestation import attest_device_thumbprint
 from muster.domain.check_table import check, shell_word, skipped, verdict
 from muster.domain.credential import Credential
@@ -23,8 +23,9 @@ from muster.domain.message import authentication_method
 from muster.domain.report import Check, Report, refusals
 from muster.domain.revocation import DEVICE_REVOCATION, Revocations, check_device, not_judged
 from muster.domain.sas import CLOCK_SKEW, MalformedTokenError, SasToken, check_token, parse_token
+from muster.domain.x509_trust import X509Trust
 from muster.hub.devices import Devices
-from muster.hub.hubs import Hub
+from muster.hub.hubs import Hub, Hubs
 from muster.hub.reports import Attempt, Reports
 from muster.hub.trust import HubTrust
 
@@ -33,6 +34,9 @@ from muster.hub.trust import HubTrust
 class Principal:
     """An authenticated identity of a hub. ``expiry``: when its token stops counting (microseconds), None for a
     certificate. ``certificates``: those that it proved itself with (DER, its own first), none for a token.
+
+    What it was judged by, beside the identity: ``policy``, whose key signed its token; ``trust``, the hub's CA
+    certificates, to one of which its own leads. None where it is judged by the identity's own keys and thumbprints.
     """
 
     hub: Hub
@@ -40,6 +44,8 @@ class Principal:
     authentication_method: str
     expiry: int | None
     certificates: tuple[bytes, ...] = ()
+    policy: AccessPolicy | None = None
+    trust: X509Trust | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,14 @@ class DeviceAuthentication:
 
     def __init__(
         self,
+        hubs: Hubs,
         devices: Devices,
         trust: HubTrust,
         reports: Reports,
         revocations: Revocations,
         clock: Callable[[], int],
     ) -> None:
+        self._hubs = hubs
         self._devices = devices
         self._trust = trust
         self._reports = reports
@@ -94,9 +102,13 @@ class DeviceAuthentication:
         return principal
 
     async def still_holds(self, login: DeviceLogin, credential: Credential, principal: Principal) -> bool:
-        """Whether the same credential would be taken now for the same generation of the identity: asked after it
-        changed. Leaves no report.
+        """Whether the same credential would be taken now for the same generation of the identity: asked after that
+        changed, or what else the credential leans on. Leaves no report.
         """
+        hub = self._hubs.get(login.hub.name)
+        if hub is None:
+            return False
+        login = replace(login, hub=hub)
         found = await self._find(login)
         if found.identity is None or found.identity.generation_id != principal.identity.generation_id:
             return False
@@ -117,21 +129,24 @@ class DeviceAuthentication:
         self, login: DeviceLogin, credential: Credential, found: _Found
     ) -> tuple[tuple[Check, ...], Principal | None]:
         identity = found.identity
-        token = None
+        token, trust = None, None
         if credential.token:
             checks, token = self._check_token(login, credential.token, identity)
         else:
-            checks = await self._check_certificate(login, credential, identity)
+            if identity is not None and identity.authentication_type == "certificateAuthority":
+                trust = await self._trust.of(login.hub.name)
+            checks = self._check_certificate(login, credential, identity, trust)
         if found.device is not None:
             checks = (*checks, _enabled(found.device))
         if identity is None or verdict(checks) is not None:
             return checks, None
         expiry = token.expiry + CLOCK_SKEW if token else None
         certificates = () if token else credential.certificates
-        return checks, Principal(login.hub, identity, _method(identity, token), expiry, certificates)
+        policy = login.hub.policies.get(token.key_name) if token and token.key_name else None
+        return checks, Principal(login.hub, identity, _method(identity, token), expiry, certificates, policy, trust)
 
-    async def _check_certificate(
-        self, login: DeviceLogin, credential: Credential, identity: Identity | None
+    def _check_certificate(
+        self, login: DeviceLogin, credential: Credential, identity: Identity | None, trust: X509Trust | None
     ) -> tuple[Check, ...]:
         exists = _exists(login, identity)
         if identity is None:
@@ -147,8 +162,7 @@ class DeviceAuthentication:
         )
         if not by_certificate:
             return (exists, matching)
-        if identity.authentication_type == "certificateAuthority":
-            trust = await self._trust.of(login.hub.name)
+        if trust is not None:
             chain = attest_device_chain(
                 credential.certificates, trust, identity.full_name, login.hub.name, self._clock()
             )

@@ -37,24 +37,26 @@ class RegistryStatistics:
 class Devices:
     """The registries of all hubs; every operation names its hub."""
 
-    def __init__(self, database: Database, bus: Bus, writes: IdentityWrites) -> None:
+    def __init__(self, database: Database, bus: Bus, writes: IdentityWrites, clock: Callable[[], int]) -> None:
         self._database = database
         self._bus = bus
         self._writes = writes
+        self._clock = clock
 
     async def find(self, hub: str, device_id: str, module_id: str = "") -> Identity | None:
         return await find_identity(self._database, hub, device_id, module_id)
 
     async def get(self, hub: str, device_id: str) -> Registered:
         """Raises DeviceNotFoundError."""
-        registered = await find_registered(self._database, hub, device_id)
+        registered = await find_registered(self._database, hub, device_id, "", self._clock())
         if registered is None:
             raise DeviceNotFoundError(device_id)
         return registered
 
     async def list(self, hub: str, top: int = MAXIMUM_LIST) -> list[Registered]:
         """Up to ``top`` devices in the order of their ids; outside 1 to 1000 it counts as 1000 (hub-service.md 2.5)."""
-        return await list_devices(self._database, hub, top if 1 <= top <= MAXIMUM_LIST else MAXIMUM_LIST)
+        top = top if 1 <= top <= MAXIMUM_LIST else MAXIMUM_LIST
+        return await list_devices(self._database, hub, top, self._clock())
 
     async def statistics(self, hub: str) -> RegistryStatistics:
         row = await self._database.fetch_one(
@@ -80,7 +82,7 @@ class Devices:
 
         written = await self._database.transact(transaction)
         self.announce_change(hub, device_id)
-        return written, await connection_times(self._database, hub, written)
+        return written, await connection_times(self._database, hub, written, self._clock())
 
     async def delete(self, hub: str, device_id: str, if_match: str | None) -> None:
         """Delete the device with its modules and twins. Raises PreconditionFailedError and DeviceNotFoundError."""

@@ -72,6 +72,10 @@ class HubEvents:
         if self._wanted(hub, HubEventSource.LIFECYCLE):
             tx.defer(self._write, lifecycle_event(hub, identity, twin, "deleteDeviceIdentity", self._clock()))
 
+    def tells_connections(self, hub: str) -> bool:
+        """Whether this hub writes when devices connect and disconnect; any thread may ask."""
+        return self._wanted(hub, HubEventSource.CONNECTION_STATE)
+
     async def connection_changed(
         self, tx: Transaction, hub: str, device_id: str, module_id: str, *, connected: bool
     ) -> None:

@@ -70,33 +70,60 @@ async def lock_identity(tx: Transaction, hub: str, device_id: str, module_id: st
     return identity_of(row) if row else None
 
 
-async def find_registered(database: Database, hub: str, device_id: str, module_id: str = "") -> Registered | None:
-    """The identity with what the registry shows of its connection."""
+async def find_registered(database: Database, hub: str, device_id: str, module_id: str, now: int) -> Registered | None:
+    """The identity with what the registry shows of its connection at ``now``, in microseconds."""
     row = await database.fetch_one(
         f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id = :module_id",
         hub=hub,
         device_id=device_id,
         module_id=module_id,
+        now=now,
     )
     return _registered(row) if row else None
 
 
-async def connection_times(database: Database, hub: str, identity: Identity) -> ConnectionTimes:
+async def connection_times(database: Database, hub: str, identity: Identity, now: int) -> ConnectionTimes:
     """What the registry shows of the connection of an identity."""
-    registered = await find_registered(database, hub, identity.device_id, identity.module_id)
+    registered = await find_registered(database, hub, identity.device_id, identity.module_id, now)
     return registered[1] if registered else ConnectionTimes()
 
 
-async def list_devices(database: Database, hub: str, top: int) -> list[Registered]:
+async def list_devices(database: Database, hub: str, top: int, now: int) -> list[Registered]:
     """In the order of their ids."""
     sql = f"{_WITH_TIMES} AND i.module_id = '' ORDER BY i.device_id LIMIT :top"
-    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, top=top)]
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, top=top, now=now)]
 
 
-async def list_modules(database: Database, hub: str, device_id: str) -> list[Registered]:
+async def list_modules(database: Database, hub: str, device_id: str, now: int) -> list[Registered]:
     """The modules of a device in the order of their ids."""
     sql = f"{_WITH_TIMES} AND i.device_id = :device_id AND i.module_id <> '' ORDER BY i.module_id"
-    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, device_id=device_id)]
+    return [_registered(row) for row in await database.fetch_all(sql, hub=hub, device_id=device_id, now=now)]
+
+
+async def list_scope(database: Database, hub: str, scope: str, after: str, top: int, now: int) -> list[Registered]:
+    """The devices in the scope of an edge device, itself and edge devices below it among them, in the order of their
+    ids, those that follow ``after``.
+    """
+    sql = (
+        f"{_WITH_TIMES} AND i.module_id = '' AND (i.device_scope = :scope OR i.parent_scopes = :parents)"
+        " AND i.device_id > :after ORDER BY i.device_id LIMIT :top"
+    )
+    parents = _scopes_text((scope,))
+    rows = await database.fetch_all(sql, hub=hub, scope=scope, parents=parents, after=after, top=top, now=now)
+    return [_registered(row) for row in rows]
+
+
+async def list_modules_in_scope(
+    database: Database, hub: str, scope: str, after: str, last: str, now: int
+) -> list[Registered]:
+    """The modules of the devices that have this scope themselves, whose ids follow ``after``, up to ``last``."""
+    sql = (
+        f"{_WITH_TIMES} AND i.module_id <> '' AND i.device_id > :after AND i.device_id <= :last AND EXISTS (SELECT 1"
+        " FROM identity d WHERE d.hub = i.hub AND d.device_id = i.device_id AND d.module_id = ''"
+        " AND d.device_scope = :scope) ORDER BY i.device_id, i.module_id"
+    )
+    rows = await database.fetch_all(sql, hub=hub, scope=scope, after=after, last=last, now=now)
+    return [_registered(row) for row in rows]
 
 
 async def modules_in(tx: Transaction, hub: str, device_id: str) -> list[Identity]:
@@ -150,5 +177,9 @@ async def remove_identity(tx: Transaction, hub: str, identity: Identity) -> Twin
 def _values(identity: Identity) -> dict[str, int | str | None]:
     values = msgspec.structs.asdict(identity)
     values["iot_edge"] = int(identity.iot_edge)
-    values["parent_scopes"] = msgspec.json.encode(identity.parent_scopes).decode() if identity.parent_scopes else None
+    values["parent_scopes"] = _scopes_text(identity.parent_scopes) if identity.parent_scopes else None
     return values
+
+
+def _scopes_text(scopes: tuple[str, ...]) -> str:
+    return msgspec.json.encode(scopes).decode()

@@ -3,6 +3,7 @@
 Not here: devices (``devices.py``), and whether a module may connect (``authentication.py``).
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from muster.bus.bus import Bus
@@ -31,15 +32,18 @@ class Modules:
     shared access signature (hub-service.md 2.3).
     """
 
-    def __init__(self, database: Database, bus: Bus, writes: IdentityWrites) -> None:
+    def __init__(self, database: Database, bus: Bus, writes: IdentityWrites, clock: Callable[[], int]) -> None:
         self._database = database
         self._bus = bus
         self._writes = writes
+        self._clock = clock
 
     async def get(self, hub: str, device_id: str, module_id: str) -> Registered:
         """Raises ModuleMissingError, and UnauthorizedAccessError for a device that is missing or disabled."""
         _require_enabled(device_id, await find_identity(self._database, hub, device_id))
-        registered = await find_registered(self._database, hub, device_id, module_id) if module_id else None
+        registered = None
+        if module_id:
+            registered = await find_registered(self._database, hub, device_id, module_id, self._clock())
         if registered is None:
             raise ModuleMissingError(f"Module {module_id} on device {device_id} is not registered.")
         return registered
@@ -47,7 +51,7 @@ class Modules:
     async def list(self, hub: str, device_id: str) -> list[Registered]:
         """In the order of their ids. Raises UnauthorizedAccessError for a device that is missing or disabled."""
         _require_enabled(device_id, await find_identity(self._database, hub, device_id))
-        return await list_modules(self._database, hub, device_id)
+        return await list_modules(self._database, hub, device_id, self._clock())
 
     async def put(self, hub: str, device_id: str, module_id: str, body: ModuleBody, if_match: str | None) -> Registered:
         """Create without If-Match, replace with it.
@@ -64,7 +68,7 @@ class Modules:
             return await self._writes.replace_module(tx, hub, device_id, module_id, body, if_match)
 
         written = await self._written(hub, device_id, transaction)
-        return written, await connection_times(self._database, hub, written)
+        return written, await connection_times(self._database, hub, written, self._clock())
 
     async def delete(self, hub: str, device_id: str, module_id: str, if_match: str | None) -> None:
         """Delete the module with its twin. Raises PreconditionFailedError, ModuleMissingError, and

@@ -6,7 +6,7 @@ twins are written. Not here: the language (``domain/query_parser.py``), jobs.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from muster.store.database import Database, Row, Value
 DEFAULT_PAGE = 100
 MAXIMUM_PAGE = 1000
 
-_PARAMETER = re.compile(r":(q\d+|hub|limit)\b")
+_PARAMETER = re.compile(r":(q\d+|hub|limit|now)\b")
 _RANKS = "WHEN 'null' THEN 1 WHEN 'boolean' THEN 2 WHEN 'number' THEN 3 WHEN 'string' THEN 4"
 _OTHERS = "WHEN 'array' THEN 5 WHEN 'object' THEN 5"
 _LARGEST_SUMMAND = "1e150"
@@ -69,8 +69,9 @@ class _Term:
 class Queries:
     """The query language over the twins of all hubs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
+        self._clock = clock
 
     async def page(self, hub: str, text: str | None, continuation: str | None, size: int) -> QueryPage:
         """Up to ``size`` rows; ``continuation`` is that of the page before.
@@ -88,7 +89,7 @@ class Queries:
         wanted = size if left is None else min(size, left)
         # One more than asked for tells whether there is another page.
         sql = statement.sql
-        own: dict[str, Value] = {"hub": hub, "limit": wanted + 1}
+        own: dict[str, Value] = {"hub": hub, "limit": wanted + 1, "now": self._clock()}
         rows = await self._database.fetch_all(sql, **statement.parameters(sql, own))
         page, more = rows[:wanted], len(rows) > wanted
         remaining = None if left is None else left - len(page)

@@ -16,6 +16,7 @@ from muster.hub import mqtt_sessions
 from muster.hub.activity import note_activity
 from muster.hub.authentication import Principal
 from muster.hub.devices import identity_changed_subject
+from muster.hub.grounds import Grounds
 from muster.hub.hub_events import HubEvents
 from muster.store.database import Body, Database, DatabaseUnavailableError, Transaction
 
@@ -25,7 +26,7 @@ _ACTIVITY_STEP = MINUTE
 
 
 class Notice(StrEnum):
-    """What the hub tells a connection."""
+    """What the hub tells a connection: that it is over, or that it has to judge itself again."""
 
     DISPLACED = "displaced"
     IDENTITY_CHANGED = "identity changed"
@@ -63,12 +64,14 @@ class Sessions:
         database: Database,
         bus: Bus,
         hub_events: HubEvents,
+        grounds: Grounds,
         clock: Callable[[], int],
         entropy: Callable[[int], bytes],
     ) -> None:
         self._database = database
         self._bus = bus
         self._hub_events = hub_events
+        self._grounds = grounds
         self._clock = clock
         self._entropy = entropy
         self._here: dict[tuple[str, str, str], Session] = {}
@@ -86,8 +89,9 @@ class Sessions:
     async def attach(self, principal: Principal, deliver: Deliver, *, clean_session: bool | None = None) -> Session:
         """Make this the identity's only connection: an older one is told that it is displaced.
 
-        ``clean_session`` is what an MQTT client asks for, None for other protocols. An identity that changed since it
-        was read for ``principal`` is told to the connection at once. Raises DeviceNotFoundError when it is gone.
+        ``clean_session`` is what an MQTT client asks for, None for other protocols. When the identity changed since it
+        was read for ``principal``, or what that leans on, the connection is told at once. Raises DeviceNotFoundError
+        when it is gone.
         """
         session = Session(principal, self._entropy(16).hex(), deliver)
         hub, device_id, module_id = session.key
@@ -121,13 +125,7 @@ class Sessions:
                     device_id=device_id,
                 )
                 status = device[0] if device else None
-            before = await tx.fetch_one(
-                "SELECT session_id FROM connection"
-                " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id {for_update}",
-                hub=hub,
-                device_id=device_id,
-                module_id=module_id,
-            )
+            tell = self._hub_events.tells_connections(hub) and not await _is_connected(tx, session.key)
             await tx.execute(
                 "INSERT INTO connection (hub, device_id, module_id, session_id, connected,"
                 " connection_state_updated, last_activity)"
@@ -142,14 +140,14 @@ class Sessions:
                 session_id=session.session_id,
                 now=now,
             )
-            if before is None or before[0] is None:
+            if tell:
                 await self._hub_events.connection_changed(tx, hub, device_id, module_id, connected=True)
             if clean_session is not None:
                 session.resumed = await mqtt_sessions.open_in(tx, session.key, clean=clean_session)
             return bool(status == "enabled" and etag == principal.identity.etag)
 
         try:
-            unchanged = await self._database.transact(body)
+            unchanged = await self._database.transact(body) and not await self._grounds.changed(principal)
         except BaseException:
             self.detach(session)
             raise
@@ -229,3 +227,15 @@ class Sessions:
         if session.subscription is not None:
             session.subscription.close()
             session.subscription = None
+
+
+async def _is_connected(tx: Transaction, key: tuple[str, str, str]) -> bool:
+    hub, device_id, module_id = key
+    row = await tx.fetch_one(
+        "SELECT session_id FROM connection"
+        " WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id {for_update}",
+        hub=hub,
+        device_id=device_id,
+        module_id=module_id,
+    )
+    return row is not None and row[0] is not None

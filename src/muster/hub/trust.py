@@ -4,6 +4,7 @@ Few, rarely written, and needed by every connection: they are read once, and aga
 is heard on the bus, and at the latest seen after a second. Not here: writing them (``authorities.py``).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,13 +15,14 @@ from muster.domain.x509_trust import CaCertificate, X509Trust
 from muster.hub.authorities import Authorities, hub_certificates_changed_subject
 
 _STALE = SECOND
+_NEVER = -_STALE
 
 
 class _Known(NamedTuple):
     """What was read of a hub, and when."""
 
     read: int
-    authorities: list[Authority]
+    certificates: list[CaCertificate]
     trust: X509Trust
 
 
@@ -33,6 +35,7 @@ class HubTrust:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._watched: set[str] = set()
+        self._changes: Counter[str] = Counter()
 
     async def of(self, hub: str) -> X509Trust:
         """As it is now: after a write here as soon as the bus tells it, after one on another node within a second."""
@@ -43,15 +46,23 @@ class HubTrust:
         if hub not in self._watched:
             self._watched.add(hub)
             self._bus.subscribe(hub_certificates_changed_subject(hub), lambda _message: self._forget(hub))
-        authorities = await self._authorities.all(hub)
-        # The same object as long as nothing changed: it remembers which CAs have proved to belong together.
-        trust = known.trust if known is not None and known.authorities == authorities else _trust(authorities)
-        self._known[hub] = _Known(now, authorities, trust)
+        changes = -1
+        while changes != self._changes[hub]:  # what was read before a change must not be kept behind it
+            changes = self._changes[hub]
+            certificates = [_certificate(one) for one in await self._authorities.all(hub)]
+        known = self._known.get(hub)
+        # The same object as long as nothing changed: it remembers which CAs have proved to belong together, and whoever
+        # was judged by it needs no second look.
+        trust = known.trust if known is not None and known.certificates == certificates else X509Trust((), certificates)
+        self._known[hub] = _Known(now, certificates, trust)
         return trust
 
     def _forget(self, hub: str) -> None:
-        self._known.pop(hub, None)
+        self._changes[hub] += 1
+        known = self._known.get(hub)
+        if known is not None:
+            self._known[hub] = known._replace(read=_NEVER)
 
 
-def _trust(authorities: list[Authority]) -> X509Trust:
-    return X509Trust((), [CaCertificate(one.name, one.certificate.bytes(), one.is_verified) for one in authorities])
+def _certificate(authority: Authority) -> CaCertificate:
+    return CaCertificate(authority.name, authority.certificate.bytes(), authority.is_verified)

@@ -34,9 +34,12 @@ _SELECT = f"SELECT {_TWIN} FROM twin WHERE {_KEY}"
 
 C2D_MESSAGE_COUNT = (
     "(SELECT count(*) FROM queued_message q"
-    " WHERE q.hub = i.hub AND q.device_id = i.device_id AND q.module_id = i.module_id)"
+    " WHERE q.hub = i.hub AND q.device_id = i.device_id AND q.module_id = i.module_id"
+    " AND (q.due > :now OR (q.lock_token IS NOT NULL AND q.expiry > :now)))"
 )
-"""SQL for how many messages wait for the identity ``i``; one that expires counts until it is swept."""
+"""SQL for how many messages wait for the identity ``i``, or are locked, at ``:now`` (microseconds): one that expired
+does not count, whether it was swept or not.
+"""
 
 VIEW_COLUMNS = (
     "i.device_id",
@@ -137,9 +140,9 @@ async def find_twin_in(tx: Transaction, hub: str, device_id: str, module_id: str
 
 
 async def find_twin_view(
-    source: Database | Transaction, hub: str, device_id: str, module_id: str = ""
+    source: Database | Transaction, hub: str, device_id: str, module_id: str, now: int
 ) -> TwinView | None:
-    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id)
+    row = await source.fetch_one(_SELECT_VIEW, hub=hub, device_id=device_id, module_id=module_id, now=now)
     return twin_view(row) if row else None
 
 

@@ -48,7 +48,7 @@ class Twins:
 
     async def get(self, hub: str, device_id: str, module_id: str = "") -> TwinView:
         """The twin as service clients see it, identity included. Raises DeviceNotFoundError, for modules too."""
-        view = await find_twin_view(self._database, hub, device_id, module_id)
+        view = await find_twin_view(self._database, hub, device_id, module_id, self._clock())
         if view is None:
             raise _not_found(device_id, module_id)
         return view
@@ -176,7 +176,7 @@ class Twins:
             write = decide(twin)
             if write is not None:
                 await self._store(tx, hub, device_id, module_id, write, now)
-            view = await find_twin_view(tx, hub, device_id, module_id)
+            view = await find_twin_view(tx, hub, device_id, module_id, self._clock())
             if view is None:  # the identity is being deleted
                 raise _not_found(device_id, module_id)
             return write, view

@@ -26,6 +26,7 @@ from muster.frontends.amqp import AmqpFrontEnd
 from muster.frontends.amqp_claims import ClaimServices
 from muster.frontends.amqp_connection import AmqpProtocol
 from muster.frontends.amqp_devices import AmqpDevices
+from muster.frontends.amqp_dps import DpsLinks
 from muster.frontends.amqp_events import EventEndpoint
 from muster.frontends.amqp_feedback import FeedbackLinks
 from muster.frontends.amqp_service import DeviceboundLinks
@@ -34,22 +35,7 @@ from muster.frontends.listener import Listener, ListenError, Peer, Protocols
 from muster.frontends.mqtt import MqttFrontEnd
 from muster.frontends.mqtt_connection import MqttProtocol
 from muster.frontends.mqtt_conversation import DeviceServices
-from muster.frontends.rest.app import create_app
 from muster.frontends.rest.arm import BearerAccess
-from muster.frontends.rest.arm_hubs import HubResources
-from muster.frontends.rest.arm_provisioning import ProvisioningResources
-from muster.frontends.rest.dps_device import DpsDeviceApi
-from muster.frontends.rest.dps_service import DpsServiceApi
-from muster.frontends.rest.hub_device import HubDeviceApi
-from muster.frontends.rest.hub_gate import HubGate
-from muster.frontends.rest.hub_messages import HubMessagesApi
-from muster.frontends.rest.hub_methods import HubMethodsApi
-from muster.frontends.rest.hub_queries import HubQueriesApi
-from muster.frontends.rest.hub_registry import HubRegistryApi
-from muster.frontends.rest.hub_twins import HubTwinsApi
-from muster.frontends.rest.muster import MusterApi
-from muster.frontends.rest.muster_provisioning import ProvisioningPreviewApi
-from muster.frontends.rest.requests import Guard
 from muster.frontends.served_hosts import Ports, ServedHosts
 from muster.frontends.trace import Tracer
 from muster.frontends.websocket import WebSocketServices
@@ -58,6 +44,7 @@ from muster.portal.app import Portal, create_portal
 from muster.server.certificate import ServerCertificate
 from muster.server.description import Description
 from muster.server.place import Place
+from muster.server.rest import hub_apis, management_apis, muster_api, provisioning_apis, rest_app
 from muster.server.services import Clock, Services, has_well_known_key
 
 _log = logging.getLogger("muster.server")
@@ -114,49 +101,18 @@ class Server:
 
     def _protocols(self) -> Protocols:
         services = self._services
-        guard = Guard(services.reports.new_tracking_id, self._clock)
-        dps = DpsServiceApi(
-            services.provisioning,
-            services.enrollments,
-            services.groups,
-            services.records,
-            services.throttles,
-            services.group_reviews,
-            services.access,
-        )
-        device = DpsDeviceApi(services.provisioning, services.registrations, services.records, self._clock)
-        gate = HubGate(services.hubs, services.access)
-        registry = HubRegistryApi(gate, services.devices, services.modules, services.bulk, services.c2d)
-        twins = HubTwinsApi(gate, services.twins)
-        queries = HubQueriesApi(gate, services.queries)
-        methods = HubMethodsApi(gate, services.methods)
-        store = FaultyEventLog(services.events) if self._options.fault_injection else services.events
-        hub_device = HubDeviceApi(services.hubs, services.authentication, store, services.c2d)
-        messages = HubMessagesApi(gate, services.c2d, services.feedback, self._hosts)
-        muster = MusterApi(
-            services.hubs,
-            services.provisioning,
-            services.events,
-            services.reports,
-            services.access,
-            self._hosts,
-            self.description.describe,
-        )
         mqtt = self._mqtt()
-        apis = (
-            dps,
-            device,
-            registry,
-            hub_device,
-            messages,
-            twins,
-            queries,
-            methods,
-            muster,
-            self._preview(),
-            *self._management(),
-        )
-        app = create_app([route for api in apis for route in api.routes(guard)], guard)
+        telemetry = FaultyEventLog(services.events) if self._options.fault_injection else None
+        # Keys of a new hub are as well known as those of the first one, and no more.
+        key = DEVELOPMENT_KEY if self._place.loopback and has_well_known_key(services.hubs.all[0].policies) else None
+        access = BearerAccess(self._directory.token_key(), self._clock)
+        apis = [
+            *provisioning_apis(services, self._clock, self._hosts),
+            *hub_apis(services, self._hosts, telemetry),
+            muster_api(services, self._hosts, self.description.describe),
+            *management_apis(services, self._hosts, access, key),
+        ]
+        app = rest_app(services, self._clock, apis)
         amqp = self._amqp()
         websockets = WebSocketServices(mqtt=mqtt, amqp=amqp)
         self._https = HttpFactory(app, clock=self._clock, websockets=websockets, server="Microsoft-HTTPAPI/2.0")
@@ -184,7 +140,9 @@ class Server:
         events = EventEndpoint(services.hubs, services.partition_readers)
         senders = DeviceboundLinks(services.hubs, services.c2d)
         receivers = FeedbackLinks(services.hubs, services.feedback)
-        front_end = AmqpFrontEnd(claims, services.reports, (devices.open, events.open, senders.open, receivers.open))
+        dps = DpsLinks(services.registrations, services.tpm_dialogues, self._clock)
+        openers = (devices.open, senders.open, receivers.open, events.open, dps.open)
+        front_end = AmqpFrontEnd(claims, services.reports, openers, dps.begin_tpm)
         if not self._options.fault_injection:
             return front_end.protocol
         return FaultyAmqp(front_end, services.hubs, self._clock).protocol
@@ -193,39 +151,6 @@ class Server:
         services = self._services
         return DeviceServices(
             services.sessions, services.twins, services.methods, services.c2d, services.reports, self._clock
-        )
-
-    def _preview(self) -> ProvisioningPreviewApi:
-        services = self._services
-        return ProvisioningPreviewApi(
-            services.provisioning,
-            services.enrollments,
-            services.groups,
-            services.records,
-            services.attestations,
-            services.allocations,
-            services.access,
-            self._hosts,
-        )
-
-    def _management(self) -> tuple[ProvisioningResources, HubResources]:
-        services = self._services
-        access = BearerAccess(self._directory.token_key(), self._clock)
-        # Keys of a new hub are as well known as those of the first one, and no more.
-        key = DEVELOPMENT_KEY if self._place.loopback and has_well_known_key(services.hubs.all[0].policies) else None
-        return (
-            ProvisioningResources(services.provisioning, services.authorities, access),
-            HubResources(
-                services.hubs,
-                services.hub_authorities,
-                services.devices,
-                services.consumer_groups,
-                services.usage,
-                services.provisioning,
-                self._hosts,
-                access,
-                key,
-            ),
         )
 
     def _portal(self, host_names: frozenset[str]) -> Portal:

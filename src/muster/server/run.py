@@ -68,6 +68,8 @@ async def _up(options: UpOptions, on_ready: OnReady) -> int:
             stack.push_async_callback(services.sweeper.stop)
             services.event_sweeper.start()
             stack.push_async_callback(services.event_sweeper.stop)
+            services.leaning_sessions.start()
+            stack.push_async_callback(services.leaning_sessions.stop)
             server = Server(options, directory, place, services, clock)
             await server.start(stack)
             if resumed:

@@ -33,6 +33,7 @@ from muster.dps.registrations import Registrations
 from muster.dps.services import ProvisioningServices
 from muster.dps.throttles import Throttles
 from muster.dps.tpm_challenges import TpmChallenges
+from muster.dps.tpm_dialogues import TpmDialogues
 from muster.dps.webhook import HttpWebhook, Webhook
 from muster.hub.access import ServiceAccess
 from muster.hub.authentication import DeviceAuthentication
@@ -41,12 +42,15 @@ from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices
+from muster.hub.edge_scopes import EdgeScopes
 from muster.hub.event_sweeper import EventSweeper
 from muster.hub.events import EventLog
 from muster.hub.feedback import Feedback
+from muster.hub.grounds import Grounds
 from muster.hub.hub_events import HubEvents
 from muster.hub.hubs import DEFAULT_PARTITION_COUNT, Hubs
 from muster.hub.identity_writes import IdentityWrites
+from muster.hub.leaning_sessions import LeaningSessions
 from muster.hub.message_sweeper import MessageSweeper
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -79,6 +83,7 @@ class Services:
     provisioning: ProvisioningServices
     devices: Devices
     modules: Modules
+    edge_scopes: EdgeScopes
     bulk: BulkRegistry
     twins: Twins
     queries: Queries
@@ -101,11 +106,13 @@ class Services:
     attestations: Attestations
     allocations: Allocations
     registrations: Registrations
+    tpm_dialogues: TpmDialogues
     throttles: Throttles
     group_reviews: GroupReviews
     authentication: DeviceAuthentication
     revocations: Revocations
     revoked_sessions: RevokedSessions
+    leaning_sessions: LeaningSessions
     access: ServiceAccess
 
 
@@ -164,7 +171,7 @@ def build_services(
     events = EventLog(database, bus, clock)
     hub_events = HubEvents(hubs.get, events, bus, clock, entropy)
     writes = IdentityWrites(hub_events, clock, entropy)
-    devices = Devices(database, bus, writes)
+    devices = Devices(database, bus, writes, clock)
     twins = Twins(database, bus, clock, hub_events.twin_changed)
     feedback = Feedback(database, bus, hubs, clock, entropy)
     enrollments = Enrollments("individual", database, bus, clock, entropy, quotas)
@@ -192,7 +199,9 @@ def build_services(
         clock,
         entropy,
     )
-    sessions = Sessions(database, bus, hub_events, clock, entropy)
+    trust = HubTrust(hub_authorities, bus, clock)
+    grounds = Grounds(hubs, trust)
+    sessions = Sessions(database, bus, hub_events, grounds, clock, entropy)
     consumer_groups = ConsumerGroups(database, bus, clock)
     registrations = Registrations(
         database,
@@ -215,10 +224,11 @@ def build_services(
         hubs=hubs,
         provisioning=provisioning,
         devices=devices,
-        modules=Modules(database, bus, writes),
+        modules=Modules(database, bus, writes, clock),
+        edge_scopes=EdgeScopes(database, clock),
         bulk=BulkRegistry(database, bus, writes, twins, entropy),
         twins=twins,
-        queries=Queries(database),
+        queries=Queries(database, clock),
         events=events,
         methods=Methods(devices, bus),
         c2d=C2dMessages(database, bus, hubs, clock, entropy),
@@ -238,13 +248,13 @@ def build_services(
         attestations=attestations,
         allocations=allocations,
         registrations=registrations,
+        tpm_dialogues=TpmDialogues(challenges, reports, clock, entropy),
         throttles=throttles,
         group_reviews=GroupReviews(index, reports, clock),
-        authentication=DeviceAuthentication(
-            devices, HubTrust(hub_authorities, bus, clock), reports, revocations, clock
-        ),
+        authentication=DeviceAuthentication(hubs, devices, trust, reports, revocations, clock),
         revocations=revocations,
         revoked_sessions=RevokedSessions(sessions, reports, revocations, clock),
+        leaning_sessions=LeaningSessions(sessions, grounds, hubs, bus),
         access=ServiceAccess(reports, clock),
     )
 

@@ -25,8 +25,9 @@ def register(
     certificate: str | None = None,
     key: str | None = None,
     api_version: str = "2025-07-01-preview",
+    member: str = "csr",
 ) -> Any:
-    """The last answer: its status and its JSON."""
+    """The last answer: its status and its JSON. ``member`` of the body has the request."""
     context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
     if certificate is not None:
         context.load_cert_chain(certificate, key)
@@ -44,7 +45,7 @@ def register(
             raise ConnectionError(f"CONNACK {code}")
         client.subscribe("$dps/registrations/res/#", 1)
         events.get(timeout=_SECONDS)
-        body = json.dumps({"registrationId": registration_id, "csr": csr})
+        body = json.dumps({"registrationId": registration_id, member: csr})
         client.publish("$dps/registrations/PUT/iotdps-register/?$rid=1", body, 1)
         status, answer = _answer(events.get(timeout=_SECONDS))
         while status == 202:

@@ -20,8 +20,9 @@ function converse(operations) {
   input.on('close', () => process.exit(0));
 }
 
-/** What the SDK raised; of an HTTP answer its status and body. */
+/** What the SDK raised; of an HTTP answer its status and body, of an AMQP error its condition and description. */
 function description(error) {
+  if (error.condition) return { kind: String(error.condition), text: '', causes: [], status: 0, body: String(error.description) };
   const { response, responseBody, result } = error;
   const body = responseBody !== undefined ? responseBody : result;
   return {

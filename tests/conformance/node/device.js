@@ -9,6 +9,8 @@ const { Client, Message, ModuleClient } = require('azure-iot-device');
 const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
+const ProvisioningAmqp = require('azure-iot-provisioning-device-amqp').Amqp;
+const ProvisioningAmqpWs = require('azure-iot-provisioning-device-amqp').AmqpWs;
 const ProvisioningHttp = require('azure-iot-provisioning-device-http').Http;
 const ProvisioningMqtt = require('azure-iot-provisioning-device-mqtt').Mqtt;
 const ProvisioningMqttWs = require('azure-iot-provisioning-device-mqtt').MqttWs;
@@ -19,7 +21,13 @@ const { X509Security } = require('azure-iot-security-x509');
 const { converse, promise } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
-const TRANSPORTS = { http: ProvisioningHttp, mqtt: ProvisioningMqtt, 'mqtt-ws': ProvisioningMqttWs };
+const TRANSPORTS = {
+  http: ProvisioningHttp,
+  mqtt: ProvisioningMqtt,
+  'mqtt-ws': ProvisioningMqttWs,
+  amqp: ProvisioningAmqp,
+  'amqp-ws': ProvisioningAmqpWs,
+};
 const HUB_TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs, amqp: Amqp, 'amqp-ws': AmqpWs };
 const TOKEN_SECONDS = 3600;
 

@@ -299,12 +299,19 @@ def test_an_issuing_ca():
     assert "Issuing CA" not in dict(enrollment_rows(GROUP))
 
 
-def test_an_issuing_ca_that_was_named_as_in_the_preview():
-    former = {**GROUP, "credentialPolicyName": "line-a"}
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"credentialPolicyName": "line-a"},
+        {"clientCertificateIssuancePolicy": {"certificateAuthorityName": "line-a"}},
+    ],
+)
+def test_an_issuing_ca_that_was_named_as_in_a_preview(names):
+    former = {**GROUP, **names}
     assert dict(enrollment_rows(former))["Issuing CA"] == "line-a"
     document = changed(former, Changes(certificate_policy="gateway"))
     assert (document["certificateAuthorityName"], document["certificatePolicyName"]) == ("line-a", "gateway")
-    assert "credentialPolicyName" not in document
+    assert not names.keys() & document.keys()
 
 
 def test_a_certificate_policy_is_that_of_a_ca():

@@ -11,9 +11,12 @@ from muster.domain.errors import (
     DeviceNotFoundError,
     EnrollmentNotFoundError,
     ForcedByFaultError,
+    FormatError,
     InvalidOperationError,
     MessageLockLostError,
     QueueDepthExceededError,
+    QuotaExceededError,
+    RegistrationConflictError,
     ServerError,
     ServiceError,
     ThrottledError,
@@ -23,9 +26,15 @@ from muster.domain.errors import (
     UnauthorizedAccessError,
     UnavailableError,
 )
-from muster.frontends.status import amqp_error, amqp_outcome_error, provisioning_body, provisioning_mqtt_body
+from muster.frontends.status import (
+    amqp_error,
+    amqp_outcome_error,
+    provisioning_amqp_error,
+    provisioning_body,
+    provisioning_mqtt_body,
+)
 from muster.wire.amqp_performatives import Error
-from muster.wire.amqp_types import Symbol
+from muster.wire.amqp_types import Int, Symbol
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,34 @@ def test_why_a_message_of_a_service_client_is_rejected(error, condition):
     assert amqp_outcome_error(error, tracking_id, 1_790_000_000_000_000) == Error(
         condition, "no", {Symbol("com.microsoft:tracking-id"): info}
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (UnauthorizedAccessError(), "amqp:unauthorized-access"),
+        (EnrollmentNotFoundError("gone"), "amqp:not-found"),
+        (ThrottledError(), "com.microsoft:device-container-throttled"),
+        (ServerError(), "amqp:internal-error"),
+        (FormatError(), "amqp:decode-error"),
+        (ArgumentInvalidError(), "amqp:invalid-field"),
+        (RegistrationConflictError(), "amqp:resource-locked"),
+        (QuotaExceededError(), "amqp:resource-limit-exceeded"),
+        (TooLargeError(), "amqp:link:message-size-exceeded"),
+    ],
+)
+def test_conditions_over_amqp(error, condition):
+    """And the JSON of HTTPS, by which one client knows the number (dps.md 3.5)."""
+    told = provisioning_amqp_error(error, "t", 0)
+    assert told.condition == condition
+    assert told.description is not None
+    assert told.description.encode() == provisioning_body(error, "t", 0)
+    assert told.info is None
+
+
+def test_when_to_come_again_over_amqp_is_spelt_in_two_ways():
+    told = provisioning_amqp_error(ThrottledError(retry_after=7), "t", 0)
+    assert told.info == {Symbol("retry-after"): Int(7), Symbol("Retry-After"): Int(7)}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from muster.domain.hub_resource import MAXIMUM_HUBS
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import PROVIDER, SUBSCRIPTION, ResourceScope
 from muster.frontends.rest.hub_registry import statistics_view
+from muster.frontends.rest.hub_transfers import no_container
 from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.devices import Devices, RegistryStatistics
 from muster.hub.hubs import Hub, Hubs
@@ -53,6 +54,8 @@ class HubDetails:
             (f"{resource}/routingendpointshealth", "GET"): self.list_endpoints_health,
             (f"{resource}/jobs", "GET"): self.list_jobs,
             (f"{resource}/jobs/{{job}}", "GET"): self.get_job,
+            (f"{resource}/exportdevices", "POST"): self.refuse_transfer,
+            (f"{resource}/importdevices", "POST"): self.refuse_transfer,
             (f"{SUBSCRIPTION}{PROVIDER}/usages", "GET"): self.list_usages,
         }
 
@@ -139,6 +142,10 @@ class HubDetails:
     async def get_job(self, request: Request) -> Response:
         hub = self.find(request)
         raise ResourceScope.of(request).not_found(f"{self.kind}/{hub.name}/jobs", request.path_params["job"])
+
+    async def refuse_transfer(self, request: Request) -> Response:
+        self.find(request)
+        raise no_container()
 
     async def list_usages(self, request: Request) -> Response:
         subscription = ResourceScope.of(request).subscription

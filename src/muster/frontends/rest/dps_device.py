@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from muster.domain.errors import ServiceError, TpmChallengeError, UnsupportedMediaTypeError
-from muster.domain.registration import RETRY_AFTER, operation_view, state_view
+from muster.domain.registration import RETRY_AFTER, begun_view, operation_view, state_view
 from muster.dps.attestations import DeviceLogin
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.registrations import Registrations
@@ -48,7 +48,7 @@ class DpsDeviceApi:
         _require_json(request)
         body = await requests.read_body(request)
         operation = await self.registrations.register(login, requests.credential(request), body)
-        view = {"operationId": operation.registration.operation_id, "status": "assigning"}
+        view = begun_view(operation.registration)
         location = f"https://{requests.host(request)}{request.scope['path']}"
         return _response(view, _ACCEPTED, {"Location": location, "x-ms-request-id": operation.tracking_id})
 
@@ -69,7 +69,8 @@ class DpsDeviceApi:
         registration = await self.records.get(service.id_scope, login.registration_id)
         shown = registration.attestation if registration.status != "assigning" else {}
         view = {**shown, **state_view(registration, service.hub_host(registration.assigned_hub))}
-        view.pop("issuedCertificateChain", None)
+        for name in ("issuedCertificateChain", "issuedClientCertificate"):
+            view.pop(name, None)
         return _response(view, _FINISHED)
 
 

@@ -14,11 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from muster.domain.c2d_message import LOCK_DURATION, require_lock_duration
-from muster.domain.errors import ArgumentInvalidError, NotFoundError, StorageNotConfiguredError, TooLargeError
+from muster.domain.errors import ArgumentInvalidError, StorageNotConfiguredError, TooLargeError
 from muster.domain.message import MAXIMUM_MESSAGE_BYTES, TELEMETRY, PropertyBag
 from muster.domain.partition import partition_of
 from muster.frontends import status
 from muster.frontends.rest import requests
+from muster.frontends.rest.device_gate import DeviceGate
 from muster.frontends.rest.message_headers import (
     BATCH_CONTENT_TYPE,
     ExactName,
@@ -27,10 +28,9 @@ from muster.frontends.rest.message_headers import (
     read_batch,
 )
 from muster.frontends.rest.requests import Guard
-from muster.hub.authentication import DeviceAuthentication, DeviceLogin, Principal
+from muster.hub.authentication import Principal
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.event_batches import Messages, Run
-from muster.hub.hubs import Hubs, UnknownHubError
 
 _LOCK_TIMEOUT = "iothub-messagelocktimeout"
 _REJECT = frozenset({"reject", "?reject"})  # one client encodes the question mark a second time
@@ -48,8 +48,7 @@ class TelemetryStore(Protocol):
 class HubDeviceApi:
     """The handlers; ``routes`` mounts them."""
 
-    hubs: Hubs
-    authentication: DeviceAuthentication
+    gate: DeviceGate
     events: TelemetryStore
     c2d: C2dMessages
 
@@ -69,23 +68,11 @@ class HubDeviceApi:
             for (path, method), handler in table.items()
         ]
 
-    async def _authenticate(self, request: Request) -> Principal:
-        """Who asks. Raises what refuses it, with a report; NotFoundError, InvalidProtocolVersionError."""
-        host = requests.host(request)
-        try:
-            hub = self.hubs.by_host(host)
-        except UnknownHubError:
-            raise NotFoundError(f"No hub is served as {host!r}.") from None
-        login = DeviceLogin(hub, host, request.path_params["id"], request.path_params.get("module", ""))
-        principal = await self.authentication.authenticate(login, requests.credential(request))
-        requests.require_api_version(request)
-        return principal
-
     # Telemetry
 
     async def send(self, request: Request) -> Response:
         """204 when the messages are on disk."""
-        principal = await self._authenticate(request)
+        principal = await self.gate.identity(request)
         body = await requests.read_body(request, MAXIMUM_MESSAGE_BYTES)
         if _is_batch(request):
             messages: Sequence[tuple[PropertyBag, bytes]] = read_batch(body)
@@ -106,7 +93,7 @@ class HubDeviceApi:
 
     async def receive(self, request: Request) -> Response:
         """The next message under a lock, or 204."""
-        principal = await self._authenticate(request)
+        principal = await self.gate.identity(request)
         identity = principal.identity
         delivery = await self.c2d.lock_next(
             principal.hub.name, identity.device_id, identity.module_id, duration=_lock_duration(request)
@@ -122,7 +109,7 @@ class HubDeviceApi:
 
     async def settle(self, request: Request) -> Response:
         """Complete; with ``reject`` in the query: reject. The path names the lock, whatever If-Match says."""
-        principal = await self._authenticate(request)
+        principal = await self.gate.identity(request)
         identity = principal.identity
         operation = self.c2d.reject if _rejects(request) else self.c2d.complete
         await operation(principal.hub.name, identity.device_id, identity.module_id, requests.lock_token(request))
@@ -130,7 +117,7 @@ class HubDeviceApi:
 
     async def abandon(self, request: Request) -> Response:
         """Back to the queue. A body, which one client sends, is ignored."""
-        principal = await self._authenticate(request)
+        principal = await self.gate.identity(request)
         identity = principal.identity
         await self.c2d.abandon(principal.hub.name, identity.device_id, identity.module_id, requests.lock_token(request))
         return requests.no_content()
@@ -139,7 +126,7 @@ class HubDeviceApi:
 
     async def upload(self, request: Request) -> Response:
         """What a hub without a storage account answers (hub-device.md 10.4)."""
-        await self._authenticate(request)
+        await self.gate.identity(request)
         raise StorageNotConfiguredError
 
 

@@ -19,11 +19,13 @@ from muster.domain.key_rotation import KeyRotationBody, rotation_view
 from muster.domain.module import ModuleBody, module_view
 from muster.frontends import status
 from muster.frontends.rest import requests
+from muster.frontends.rest.device_gate import DeviceGate, is_by_device
 from muster.frontends.rest.hub_gate import HubGate
 from muster.frontends.rest.requests import Guard
 from muster.hub.bulk_registry import BulkRegistry
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.devices import MAXIMUM_LIST, Devices, RegistryStatistics
+from muster.hub.hubs import Hub
 from muster.hub.identity_records import Registered
 from muster.hub.modules import Modules
 
@@ -37,6 +39,7 @@ class HubRegistryApi:
     """The handlers; ``routes`` mounts them."""
 
     gate: HubGate
+    device_gate: DeviceGate
     devices: Devices
     modules: Modules
     bulk: BulkRegistry
@@ -93,22 +96,28 @@ class HubRegistryApi:
 
     # Modules
 
+    async def _hub_of_modules(self, request: Request, right: Right) -> Hub:
+        """A device may manage its own modules: the daemons of IoT Edge do (hub-device.md 11)."""
+        if is_by_device(request):
+            return (await self.device_gate.device(request)).hub
+        return await self.gate.authorize(request, right)
+
     async def list_modules(self, request: Request) -> Response:
-        hub = await self.gate.authorize(request, Right.REGISTRY_READ)
+        hub = await self._hub_of_modules(request, Right.REGISTRY_READ)
         modules = await self.modules.list(hub.name, request.path_params["id"])
         return requests.json_response([module_view(*module) for module in modules])
 
     async def get_module(self, request: Request) -> Response:
-        hub = await self.gate.authorize(request, Right.REGISTRY_READ)
+        hub = await self._hub_of_modules(request, Right.REGISTRY_READ)
         return _module_response(await self.modules.get(hub.name, *_module_key(request)))
 
     async def put_module(self, request: Request) -> Response:
-        hub = await self.gate.authorize(request, Right.REGISTRY_WRITE)
+        hub = await self._hub_of_modules(request, Right.REGISTRY_WRITE)
         body = await requests.read_record(request, ModuleBody)
         return _module_response(await self.modules.put(hub.name, *_module_key(request), body, _if_match(request)))
 
     async def delete_module(self, request: Request) -> Response:
-        hub = await self.gate.authorize(request, Right.REGISTRY_WRITE)
+        hub = await self._hub_of_modules(request, Right.REGISTRY_WRITE)
         await self.modules.delete(hub.name, *_module_key(request), _if_match(request))
         return requests.no_content()
 
