@@ -44,6 +44,8 @@ GOALS = {
     "telemetry 100 x window 50": 6.5,
     "telemetry 100 x window 1": 35.0,
     "registration": 1700.0,
+    "twin read 100 x window 1": 100.0,
+    "twin update 100 x window 1": 80.0,
     "idle connection": 60.0,
     "start": 2.0,
 }
@@ -112,6 +114,9 @@ class PythonLoad:
 
     def idle(self, count: int) -> Result:
         return self._run("idle", "--count", str(count))
+
+    def twin(self, what: str, count: int, seconds: float) -> Result:
+        return self._run(what, "--count", str(count), "--seconds", str(seconds))
 
     def _run(self, mode: str, *options: str) -> Result:
         return run_load([sys.executable, "-m", "tests.bench.load", mode, *self._options, *options])
@@ -315,6 +320,11 @@ class Benchmark:
             name = f"telemetry {count} x window {window}"
             runs = repeat(name, lambda _, count=count, window=window: load.publish(count, window, seconds))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             result[name] = summary(runs, "msgs_per_s")
+        own = PythonLoad(self.server, self.certificates)
+        for what in ("twin-read", "twin-update"):
+            name = f"{what.replace('-', ' ')} {CONNECTIONS} x window 1"
+            runs = repeat(name, lambda _, what=what: own.twin(what, CONNECTIONS, seconds))  # type: ignore[misc]  # as above
+            result[name] = summary(runs, "per_s")
         return result
 
     @staticmethod

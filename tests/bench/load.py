@@ -1,7 +1,8 @@
 """A load of our own, for where no load generator in C is at hand: slower than the server, but the server's CPU for one
 operation comes out the same.
 
-    python -m tests.bench.load publish|register|idle --host H --ca FILE --certificates DIR --server-pid P ...
+    python -m tests.bench.load publish|register|idle|twin-read|twin-update --host H --ca FILE --certificates DIR
+        --server-pid P ...
 
 Prints one JSON object, with the names that ``mqttload`` has for the same things.
 """
@@ -12,10 +13,11 @@ import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muster.wire.mqtt_packets import Connect
+from muster.wire.mqtt_packets import Connect, Packet, Publish, Suback, Subscribe
 from tests.bench.processes import cpu_seconds, memory_kib
 from tests.support.mqtt_client import (
     Endpoint,
@@ -56,6 +58,48 @@ def latencies(seconds: Sequence[float]) -> dict[str, int]:
         return {}
     percentiles = statistics.quantiles(seconds, n=100, method="inclusive")
     return {"p50": round(percentiles[49] * 1e6), "p99": round(percentiles[98] * 1e6)}
+
+
+class TwinDevice:
+    """A device that reads its twin, or patches it, each time that the answer to the last request has come."""
+
+    def __init__(self, at: Endpoint, name: str, *, update: bool) -> None:
+        self._at = at
+        self._name = name
+        self._update = update
+        self._since = 0.0
+        self.client: MqttClient | None = None
+        self.finished: list[tuple[float, float]] = []
+        """When each answer came, in seconds of the monotonic clock, and how long it took."""
+
+    async def start(self) -> None:
+        user_name = f"{self._at.host}/{self._name}/?api-version=2021-04-12"
+        client = await MqttClient.open(self._at, Connect(self._name, username=user_name, keep_alive=240))
+        client.send(Subscribe(1, ((b"$iothub/twin/res/#", 0),)))
+        await client.next(Suback)
+        client.on_packets = self._answered
+        self.client = client
+        self._request(client)
+
+    def _request(self, client: MqttClient) -> None:
+        number = len(self.finished)
+        self._since = time.monotonic()
+        if self._update:
+            client.send(
+                Publish(f"$iothub/twin/PATCH/properties/reported/?$rid={number}".encode(), b'{"n":%d}' % number)
+            )
+        else:
+            client.send(Publish(f"$iothub/twin/GET/?$rid={number}".encode(), b""))
+
+    def _answered(self, packets: list[Packet]) -> None:
+        status = b"/204/" if self._update else b"/200/"
+        assert self.client is not None
+        for packet in packets:
+            assert isinstance(packet, Publish), packet
+            assert status in packet.topic, packet
+            now = time.monotonic()
+            self.finished.append((now, now - self._since))
+            self._request(self.client)
 
 
 class Load:
@@ -122,6 +166,26 @@ class Load:
             "errors": {"total": 0},
         }
 
+    async def twin(self, *, update: bool) -> dict[str, Any]:
+        devices = {name: TwinDevice(self.endpoint(name), name, update=update) for name in self.names}
+        await in_parallel(lambda name: devices[name].start(), self.names)
+        await asyncio.sleep(SETTLE_SECONDS / 2)
+        began, cpu = time.monotonic(), cpu_seconds(self.pid)
+        await asyncio.sleep(self.options.seconds)
+        ended, cpu_after = time.monotonic(), cpu_seconds(self.pid)
+        took = [latency for device in devices.values() for at, latency in device.finished if began <= at < ended]
+        lost = 0
+        for device in devices.values():
+            assert device.client is not None
+            lost += device.client.lost.is_set()
+            device.client.abort()
+        return {
+            "per_s": round(len(took) / (ended - began)),
+            "lat_us": latencies(took),
+            "server": server_cost(cpu, cpu_after, len(took)),
+            "errors": {"total": lost},
+        }
+
     async def idle(self) -> dict[str, Any]:
         clients: list[MqttClient] = []
 
@@ -143,7 +207,7 @@ class Load:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=["publish", "register", "idle"])
+    parser.add_argument("mode", choices=["publish", "register", "idle", "twin-read", "twin-update"])
     parser.add_argument("--host", required=True)
     parser.add_argument("--ca", type=Path, required=True)
     parser.add_argument("--certificates", type=Path, required=True, help="directory of NAME.crt and NAME.key")
@@ -155,7 +219,13 @@ def main() -> None:
     parser.add_argument("--server-pid", type=int, required=True)
     options = parser.parse_args()
     load = Load(options)
-    modes = {"publish": load.publish, "register": load.register, "idle": load.idle}
+    modes = {
+        "publish": load.publish,
+        "register": load.register,
+        "idle": load.idle,
+        "twin-read": partial(load.twin, update=False),
+        "twin-update": partial(load.twin, update=True),
+    }
     print(json.dumps(asyncio.run(modes[options.mode]())))
 
 
