@@ -180,6 +180,19 @@ def test_all_that_there_is(make: MakeDevice, way: str) -> None:
     assert device.ask("echo")[0] == 404
 
 
+@pytest.mark.parametrize("way", ["py-sync", "node"])
+def test_a_report_that_is_refused(make: MakeDevice, way: str) -> None:
+    """Node decides by the body of the answer and not by its status: without one it would take it for a success."""
+    device = make("wrong", way)
+    before = device.reported()
+    with pytest.raises(SdkError):
+        device.call("report", patch={"a.b": 1})
+    assert device.reported() == before
+    device.call("report", patch={"a": 1})
+    assert device.reported()["a"] == 1
+    device.close()
+
+
 def cut(muster: MusterServer, device: Device) -> None:
     """End the device's connection from the server's side: another one takes its place, and goes."""
     token = create_token(f"{muster.address}/devices/{device.ids[0]}", KEY, int(time.time()) + 3600).encode()

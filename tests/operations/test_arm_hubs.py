@@ -131,6 +131,9 @@ class TestCreation:
             ("e" * 51, {"hostName": "east.example.net"}, "3 to 50 are allowed"),
             ("127", {"hostName": "east.example.net"}, "digits only"),
             ("east", {"hostName": "east.example.net", "routing": {"routes": [{}]}}, "no routing"),
+            ("east", {"hostName": "east.example.net", "disableLocalAuth": True}, "no disableLocalAuth"),
+            ("east", {"hostName": "east.example.net", "ipFilterRules": [{}]}, "no ipFilterRules"),
+            ("east", {"hostName": "east.example.net", "storageEndpoints": {"$default": {}}}, "no storageEndpoints"),
             ("east", {"hostName": "east.example.net", "authorizationPolicies": [{}]}, "authorizationPolicies"),
             (
                 "east",

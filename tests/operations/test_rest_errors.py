@@ -76,6 +76,22 @@ async def test_the_hub(rest: RestClient, method: str, target: str, body: bytes, 
 
 
 @pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/digitaltwins/d1"),
+        ("POST", "/digitaltwins/d1/commands/reboot"),
+        ("PUT", "/jobs/v2/j1"),
+        ("GET", "/jobs/v2/query"),
+        ("GET", "/configurations"),
+        ("PUT", "/configurations/c1"),
+        ("POST", "/devices/d1/applyConfigurationContent"),
+    ],
+)
+async def test_what_a_hub_does_not_have(rest: RestClient, method: str, target: str) -> None:
+    require_hub_shape(await rest.request(method, f"{target}?{VERSION}", {}, host=HUB_HOST), 404, "GenericNotFound")
+
+
+@pytest.mark.parametrize(
     ("method", "target", "body", "status", "code"),
     [
         ("GET", f"/enrollments/e1?{VERSION}", b"", 404, 404201),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
-from tests.support.fix_rest import RestClient
+from tests.support.fix_rest import VERSION, RestClient
 from tests.support.fix_services import KEY, Services
 
 from muster.domain.timestamp import SECOND
@@ -139,3 +139,24 @@ async def test_azure_cli(rest: RestClient, services: Services) -> None:
     purged = await ask("DELETE", f"/devices/leaf/commands?{version}")
     assert purged.json == {"totalMessagesPurged": 0, "deviceId": "leaf", "moduleId": None}
     assert (await ask("DELETE", f"/devices/gate?{version}", if_match='"*"')).status == 204
+
+
+async def test_only_a_policy_invokes_methods(rest: RestClient) -> None:
+    """As an edge module asks its gateway; a hub takes the word of service clients alone (hub-device.md 10.5)."""
+    path = f"/twins/gate/modules/camera/methods?{VERSION}"
+    body = {
+        "methodName": "reset",
+        "payload": {"hard": True},
+        "responseTimeoutInSeconds": 5,
+        "connectTimeoutInSeconds": 0,
+    }
+    device = await rest.request("PUT", f"/devices/gate?{VERSION}", {"deviceId": "gate"})
+    assert device.status == 200
+    module = await rest.request("PUT", f"/devices/gate/modules/camera?{VERSION}", {"moduleId": "camera"})
+    key = module.json["authentication"]["symmetricKey"]["primaryKey"]
+    caller = {"x-ms-edge-moduleId": "gate/camera"}
+    own = rest.token("", HOST, key=key, resource=f"{HOST}/devices/gate/modules/camera")
+    refused = await rest.request("POST", path, body, host=HOST, authorization=own, **caller)
+    assert (refused.status, refused.headers["iothub-errorcode"]) == (401, "IotHubUnauthorizedAccess")
+    asked = await rest.request("POST", path, body, host=HOST, authorization=rest.token("service", HOST), **caller)
+    assert (asked.status, asked.headers["iothub-errorcode"]) == (404, "DeviceNotOnline")

@@ -133,7 +133,7 @@ async def test_twins_that_are_not_there(hub: RestClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("PATCH", "/twins/d1"), ("PUT", "/twins/d1"), ("GET", "/twins/d1/modules/m"), ("POST", "/devices/query")],
+    [("PATCH", "/twins/d1"), ("PUT", "/twins/d1"), ("GET", "/twins/d1/modules/m")],
 )
 async def test_rights(hub: RestClient, method: str, target: str) -> None:
     for policy in ("registryRead", "registryReadWrite", "device"):
@@ -142,6 +142,16 @@ async def test_rights(hub: RestClient, method: str, target: str) -> None:
         assert (answer.status, answer.headers["iothub-errorcode"]) == (401, "IotHubUnauthorizedAccess")
     answer = await hub.request(method, target, {})
     assert (answer.status, answer.headers["iothub-errorcode"]) == (400, "InvalidProtocolVersion")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [("registryRead", 200), ("registryReadWrite", 200), ("service", 200), ("device", 401)]
+)
+async def test_who_may_query(hub: RestClient, policy: str, status: int) -> None:
+    token = hub.token(policy, "hub.example.net")
+    body = {"query": "SELECT deviceId FROM devices"}
+    answer = await hub.request("POST", f"/devices/query?{VERSION}", body, authorization=token)
+    assert answer.status == status
 
 
 async def test_pages_of_a_query(hub: RestClient) -> None:

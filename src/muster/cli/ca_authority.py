@@ -15,29 +15,26 @@ from muster.cli.ca_adopt import adopt
 from muster.cli.ca_facts import read_facts
 from muster.cli.ca_options import (
     DEFAULT_CA_DIR,
-    Ask,
     CaDir,
-    CaPassPhrase,
-    CaPassPhraseFile,
+    CaKeyOptions,
     Days,
     Force,
     IssuerName,
     Key,
     KeyKind,
-    PassPhrase,
-    PassPhraseFile,
+    NewKeyOptions,
     Profile,
     Subject,
     ca_directory,
-    open_issuer,
     real_now,
     told,
 )
 from muster.cli.certificate_facts import certificate_document, certificate_rows
 from muster.cli.failure import CommandError
+from muster.cli.option_records import with_records
 from muster.cli.options import Output
 from muster.cli.output import Format, print_json, record_text
-from muster.cli.pass_phrase import choose_pass_phrase, unlock
+from muster.cli.pass_phrase import unlock
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -87,16 +84,28 @@ class _Wish:
         return bool(self.key or self.subject or self.path_length is not None or self.permit or self.exclude)
 
 
+@dataclass(frozen=True)
+class CertificateOptions:
+    """What the certificate of a CA says, for ``cli/option_records.py``."""
+
+    subject: Subject = None
+    key: Key = None
+    days: Days = None
+    path_length: PathLength = None
+    permit: Permit = None
+    exclude: Exclude = None
+
+    def wish(self, name: str, profile: str) -> _Wish:
+        permit, exclude = tuple(self.permit or ()), tuple(self.exclude or ())
+        return _Wish(name, profile, self.key, self.days, self.subject, self.path_length, permit, exclude)
+
+
+@with_records
 def init(
     name: Name = "root",
     *,
-    subject: Subject = None,
-    key: Key = None,
-    days: Days = None,
+    certificate: CertificateOptions,
     profile: Profile = "root-ca",
-    path_length: PathLength = None,
-    permit: Permit = None,
-    exclude: Exclude = None,
     import_file: Annotated[
         Path | None,
         typer.Option(
@@ -108,18 +117,16 @@ def init(
     ] = None,
     renew: Renew = False,
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    pass_phrase: PassPhrase = None,
-    pass_phrase_file: PassPhraseFile = None,
-    ask: Ask = False,
+    new_key: NewKeyOptions,
     force: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a root CA. With --import and --renew the pass phrase is the one that the key has."""
-    secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
-    wish = _Wish(name, profile, key, days, subject, path_length, tuple(permit or ()), tuple(exclude or ()))
+    secret = new_key.choose()
+    wish = certificate.wish(name, profile)
     if import_key is not None and import_file is None:
         raise typer.BadParameter("is the key for --import", param_hint="--import-key")
-    if import_file is not None and (renew or days or wish.says_what_is_new):
+    if import_file is not None and (renew or wish.days or wish.says_what_is_new):
         raise typer.BadParameter("--import takes a CA as it is: no other options but those for its key")
     _require_renewal(wish, renew=renew)
     with told():
@@ -133,30 +140,23 @@ def init(
     _show(authority, "Next: muster ca intermediate line-a", output)
 
 
+@with_records
 def intermediate(
     name: Name,
     *,
     issuer: IssuerName = None,
-    subject: Subject = None,
-    key: Key = None,
-    days: Days = None,
+    certificate: CertificateOptions,
     profile: Profile = "intermediate-ca",
-    path_length: PathLength = None,
-    permit: Permit = None,
-    exclude: Exclude = None,
     renew: Renew = False,
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    ca_pass_phrase: CaPassPhrase = None,
-    ca_pass_phrase_file: CaPassPhraseFile = None,
-    pass_phrase: PassPhrase = None,
-    pass_phrase_file: PassPhraseFile = None,
-    ask: Ask = False,
+    ca_key: CaKeyOptions,
+    new_key: NewKeyOptions,
     force: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a CA below another one: for a factory, a line, or an enrollment group."""
-    secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
-    wish = _Wish(name, profile, key, days, subject, path_length, tuple(permit or ()), tuple(exclude or ()))
+    secret = new_key.choose()
+    wish = certificate.wish(name, profile)
     _require_renewal(wish, renew=renew)
     if renew and secret is not None:
         raise typer.BadParameter("--renew does not touch the key: no pass phrase for it")
@@ -165,7 +165,7 @@ def intermediate(
         if not renew:
             directory.require_free(name, replace=force)
         above = _above(directory, name, issuer) if renew else directory.choose(issuer, for_ca=True)
-        opened = open_issuer(above, ca_pass_phrase, ca_pass_phrase_file)
+        opened = ca_key.open(above)
         if renew:
             authority = _renew_intermediate(directory, directory.authority(name), wish, above, opened)
         else:

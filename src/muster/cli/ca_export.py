@@ -15,17 +15,16 @@ from muster.cli.ca_options import (
     DEFAULT_CA_DIR,
     Ask,
     CaDir,
-    CaPassPhrase,
-    CaPassPhraseFile,
+    CaKeyOptions,
     Force,
     ca_directory,
-    open_issuer,
     read_bytes,
     require_free,
     told,
     write_files,
 )
 from muster.cli.failure import CommandError
+from muster.cli.option_records import with_records
 from muster.cli.pass_phrase import choose_pass_phrase, unlock
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class Form(StrEnum):
     PFX = "pfx"
 
 
+@with_records
 def export(
     name: Annotated[
         str, typer.Argument(help="A CA, or the name or serial number of a certificate.", show_default=False)
@@ -66,8 +66,7 @@ def export(
         Path | None, typer.Option(help="The pass phrase of --key is the first line of this file.", show_default=False)
     ] = None,
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    ca_pass_phrase: CaPassPhrase = None,
-    ca_pass_phrase_file: CaPassPhraseFile = None,
+    ca_key: CaKeyOptions,
     pass_phrase: Annotated[
         str | None,
         typer.Option(help="For pfx: encrypt it with this; other users of this machine can see it.", show_default=False),
@@ -91,7 +90,7 @@ def export(
         directory = ca_directory(ca_dir)
         chain = _chain(directory, name)
         if secret is not None:
-            own = _key_of(directory, name, key, key_pass_phrase_file, ca_pass_phrase, ca_pass_phrase_file)
+            own = _key_of(directory, name, key, key_pass_phrase_file, ca_key)
             content = _pfx(name, own, chain, secret)
         else:
             content = _certificates(chain, form)
@@ -131,8 +130,7 @@ def _key_of(
     name: str,
     key: Path | None,
     key_pass_phrase_file: Path | None,
-    ca_pass_phrase: str | None,
-    ca_pass_phrase_file: Path | None,
+    ca_key: CaKeyOptions,
 ) -> "PrivateKey":
     from muster.pki.private_key import read_private_key
 
@@ -141,7 +139,7 @@ def _key_of(
         given = choose_pass_phrase(None, key_pass_phrase_file, options="key-")
         return unlock(lambda secret: read_private_key(content, secret), given, str(key))
     if directory.has(name):
-        return open_issuer(directory.authority(name), ca_pass_phrase, ca_pass_phrase_file).key
+        return ca_key.open(directory.authority(name)).key
     raise CommandError(f"the private key of {name!r} is not kept here", "give its file with --key")
 
 

@@ -15,21 +15,17 @@ import typer
 from muster.cli.ca_facts import pem, read_facts, sent_chain, until
 from muster.cli.ca_options import (
     DEFAULT_CA_DIR,
-    Ask,
     CaDir,
-    CaPassPhrase,
-    CaPassPhraseFile,
+    CaKeyOptions,
     Days,
     Force,
     IssuerName,
     Key,
+    NewKeyOptions,
     Out,
-    PassPhrase,
-    PassPhraseFile,
     Profile,
     Subject,
     ca_directory,
-    open_issuer,
     read_bytes,
     real_now,
     require_free,
@@ -38,9 +34,9 @@ from muster.cli.ca_options import (
 )
 from muster.cli.certificate_facts import certificate_document
 from muster.cli.failure import CommandError
+from muster.cli.option_records import with_records
 from muster.cli.options import Output
 from muster.cli.output import Format, print_json, printable, table_text
-from muster.cli.pass_phrase import choose_pass_phrase
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -63,6 +59,7 @@ AlternativeNames = Annotated[
 ]
 
 
+@with_records
 def issue(
     name: Annotated[
         str | None, typer.Argument(help="Registration id or host name; the common name.", show_default=False)
@@ -85,11 +82,8 @@ def issue(
     out: Out = Path(),
     pfx: Annotated[bool, typer.Option("--pfx", help="NAME.pfx with key and chain too; needs a pass phrase.")] = False,
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    ca_pass_phrase: CaPassPhrase = None,
-    ca_pass_phrase_file: CaPassPhraseFile = None,
-    pass_phrase: PassPhrase = None,
-    pass_phrase_file: PassPhraseFile = None,
-    ask: Ask = False,
+    ca_key: CaKeyOptions,
+    new_key: NewKeyOptions,
     force: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -98,7 +92,7 @@ def issue(
     A name that has one already gets another; the old one stays in the journal.
     """
     names = _names(name, prefix, count, start)
-    secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
+    secret = new_key.choose()
     if csr is not None and (name is None or key is not None or secret is not None):
         raise typer.BadParameter("with --csr give a NAME; the key is the device's: no --key, no pass phrase")
     if pfx and secret is None:
@@ -107,7 +101,7 @@ def issue(
     require_free((out / f"{one}{suffix}" for one in names for suffix in suffixes), force=force)
     wish = _Wish(profile, days, subject, tuple(san or ()))
     with told():
-        desk = _Desk.open(ca_directory(ca_dir), issuer, wish, ca_pass_phrase, ca_pass_phrase_file)
+        desk = _Desk.open(ca_directory(ca_dir), issuer, wish, ca_key)
         if csr is not None:
             made = [desk.for_request(_read_request(csr), names[0], out)]
         else:
@@ -115,6 +109,7 @@ def issue(
     desk.hand_over(made, key or desk.profile.key, force=force, output=output)
 
 
+@with_records
 def sign_csr(
     file: Annotated[Path, typer.Argument(help="A signing request: PEM, DER or base64.", show_default=False)],
     *,
@@ -125,8 +120,7 @@ def sign_csr(
     issuer: IssuerName = None,
     out: Out = Path(),
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    ca_pass_phrase: CaPassPhrase = None,
-    ca_pass_phrase_file: CaPassPhraseFile = None,
+    ca_key: CaKeyOptions,
     force: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -142,7 +136,7 @@ def sign_csr(
         _require_file_name(name)
         require_free((out / f"{name}{suffix}" for suffix in (".pem", ".fullchain.pem")), force=force)
         wish = _Wish(profile, days, subject, tuple(san or ()))
-        desk = _Desk.open(ca_directory(ca_dir), issuer, wish, ca_pass_phrase, ca_pass_phrase_file)
+        desk = _Desk.open(ca_directory(ca_dir), issuer, wish, ca_key)
         made = desk.for_request(request, name, out)
     desk.hand_over([made], "", force=force, output=output)
 
@@ -200,9 +194,7 @@ class _Desk:
     alternative_names: tuple["x509.GeneralName", ...]
 
     @classmethod
-    def open(
-        cls, directory: "CaDirectory", issuer: str | None, wish: _Wish, pass_phrase: str | None, file: Path | None
-    ) -> "_Desk":
+    def open(cls, directory: "CaDirectory", issuer: str | None, wish: _Wish, ca_key: CaKeyOptions) -> "_Desk":
         from muster.pki.certificate_profiles import find_profile
         from muster.pki.names import read_alternative_name
 
@@ -211,7 +203,7 @@ class _Desk:
             raise CommandError(f"the profile {wish.profile!r} is one for CAs", "see: muster ca intermediate --help")
         alternative_names = tuple(map(read_alternative_name, wish.alternative_names))
         authority = directory.choose(issuer)
-        return cls(directory, authority, open_issuer(authority, pass_phrase, file), wish, profile, alternative_names)
+        return cls(directory, authority, ca_key.open(authority), wish, profile, alternative_names)
 
     def for_names(
         self, names: Sequence[str], key_kind: str, pass_phrase: str | None, out: Path, *, pfx: bool

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -82,6 +83,33 @@ At = Annotated[
 DEFAULT_CA_DIR = Path("ca")
 
 
+@dataclass(frozen=True)
+class CaKeyOptions:
+    """With what the key of a CA is read, for ``cli/option_records.py``."""
+
+    ca_pass_phrase: CaPassPhrase = None
+    ca_pass_phrase_file: CaPassPhraseFile = None
+
+    def open(self, authority: "StoredAuthority") -> "Issuer":
+        """A CA with its key; its pass phrase is asked for when it needs one and none was given. Raises CommandError."""
+        given = choose_pass_phrase(self.ca_pass_phrase, self.ca_pass_phrase_file, options="ca-")
+        with told():
+            return unlock(authority.open, given, f"the CA {authority.name!r}")
+
+
+@dataclass(frozen=True)
+class NewKeyOptions:
+    """With what a new key is encrypted."""
+
+    pass_phrase: PassPhrase = None
+    pass_phrase_file: PassPhraseFile = None
+    ask: Ask = False
+
+    def choose(self) -> str | None:
+        """The pass phrase, None for a key that is not encrypted. Raises CommandError."""
+        return choose_pass_phrase(self.pass_phrase, self.pass_phrase_file, ask=self.ask)
+
+
 def real_now() -> int:
     """Microseconds UTC."""
     return time.time_ns() // 1000
@@ -141,13 +169,6 @@ def told() -> Iterator[None]:
         RevocationListError,
     ) as error:
         raise CommandError(str(error)) from error
-
-
-def open_issuer(authority: "StoredAuthority", pass_phrase: str | None, file: Path | None) -> "Issuer":
-    """A CA with its key; its pass phrase is asked for when it needs one and none was given. Raises CommandError."""
-    given = choose_pass_phrase(pass_phrase, file, options="ca-")
-    with told():
-        return unlock(authority.open, given, f"the CA {authority.name!r}")
 
 
 def read_bytes(file: Path) -> bytes:

@@ -14,18 +14,17 @@ from muster.cli.ca_options import (
     DAY,
     DEFAULT_CA_DIR,
     CaDir,
-    CaPassPhrase,
-    CaPassPhraseFile,
+    CaKeyOptions,
     Force,
     IssuerName,
     ca_directory,
-    open_issuer,
     real_now,
     require_free,
     told,
     write_files,
 )
 from muster.cli.failure import CommandError
+from muster.cli.option_records import with_records
 from muster.cli.options import Output
 from muster.cli.output import Format, print_json, record_text, short_time
 
@@ -170,6 +169,7 @@ def _is_own(directory: "CaDirectory", one: "IssuedCertificate") -> bool:
     return one.name == one.authority and directory.authority(one.authority).is_root
 
 
+@with_records
 def crl(
     *,
     issuer: IssuerName = None,
@@ -179,8 +179,7 @@ def crl(
     ] = None,
     form: Annotated[ListForm, typer.Option("--format", help="Form of that file.")] = ListForm.PEM,
     ca_dir: CaDir = DEFAULT_CA_DIR,
-    ca_pass_phrase: CaPassPhrase = None,
-    ca_pass_phrase_file: CaPassPhraseFile = None,
+    ca_key: CaKeyOptions,
     force: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -190,7 +189,7 @@ def crl(
     with told():
         directory = ca_directory(ca_dir)
         authority = directory.choose(issuer)
-        opened = open_issuer(authority, ca_pass_phrase, ca_pass_phrase_file)
+        opened = ca_key.open(authority)
         now = real_now()
         with directory.changing():
             content = authority.sign_list(opened, now, now + days * DAY)

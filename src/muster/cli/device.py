@@ -5,43 +5,34 @@ Keys of devices are shown only on request: by ``connection-string``, ``export`` 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from muster.cli.failure import CommandError
-from muster.cli.identity_document import (
-    Document,
-    IdentityChanges,
-    changed,
-    exported,
-    identity_rows,
-    new_device,
-    thumbprint,
-    when,
-)
-from muster.cli.identity_document import (
-    connection_string as string_of,
+from muster.cli.identity_document import Document, exported, new_device
+from muster.cli.identity_noun import (
+    change_identity,
+    connection_columns,
+    print_connection_string,
+    print_identity,
+    regenerate,
+    registry_of,
 )
 from muster.cli.identity_options import (
-    Auth,
-    Certificate,
+    CredentialOptions,
     DeviceId,
     Etag,
     Key,
     Parent,
-    PrimaryKey,
     Secondary,
-    SecondaryKey,
     StatusReason,
     UpdateEtag,
     WhichKey,
 )
-from muster.cli.options import ConnectionString, DataDirectory, Output
-from muster.cli.output import Format, json_text, print_json, printable, record_text, table_text
-
-if TYPE_CHECKING:
-    from muster.cli.identity_requests import Registry
+from muster.cli.option_records import with_records
+from muster.cli.options import Output, ServerOptions
+from muster.cli.output import Format, json_text, print_json, printable, table_text
 
 app = typer.Typer(
     help="Manage the device identities of the hub.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
@@ -49,15 +40,15 @@ app = typer.Typer(
 
 
 @app.command(name="list")
+@with_records
 def list_devices(
     *,
     top: Annotated[int, typer.Option(help="Print at most this many.", min=1, max=1000)] = 1000,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """List the device identities."""
-    devices = _registry(connection_string, data_directory).devices(top)
+    devices = registry_of(server).devices(top)
     if output is Format.JSON:
         print_json(devices)
         return
@@ -65,49 +56,40 @@ def list_devices(
 
 
 @app.command()
+@with_records
 def show(
     device_id: DeviceId,
     *,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Show a device identity; its keys only in JSON."""
-    _show(_registry(connection_string, data_directory).get(device_id), output)
+    print_identity(registry_of(server).get(device_id), output)
 
 
 @app.command()
+@with_records
 def create(
     device_id: DeviceId,
     *,
-    auth: Auth = None,
-    certificate: Certificate = None,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
+    credential: CredentialOptions,
     disabled: Annotated[bool, typer.Option("--disabled", help="Create it disabled.")] = False,
     status_reason: StatusReason = None,
     edge: Annotated[bool, typer.Option("--edge", help="The device is an IoT Edge device.")] = False,
     parent: Parent = None,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Create a device identity. Keys of a sas device are made by the hub, if they are not given."""
-    registry = _registry(connection_string, data_directory)
-    changes = IdentityChanges(
-        auth=auth,
-        thumbprints=[thumbprint(file) for file in certificate or ()],
-        primary_key=primary_key,
-        secondary_key=secondary_key,
-        enabled=not disabled,
-        status_reason=status_reason,
-        edge=edge,
-        parent_scope=registry.scope(parent),
+    registry = registry_of(server)
+    changes = credential.changes(
+        enabled=not disabled, status_reason=status_reason, edge=edge, parent_scope=registry.scope(parent)
     )
-    _show(registry.create(new_device(device_id, changes)), output)
+    print_identity(registry.create(new_device(device_id, changes)), output)
 
 
 @app.command()
+@with_records
 def update(
     device_id: DeviceId,
     *,
@@ -115,10 +97,7 @@ def update(
         bool | None, typer.Option("--enable/--disable", help="Let the device connect, or not.", show_default=False)
     ] = None,
     status_reason: StatusReason = None,
-    auth: Auth = None,
-    certificate: Certificate = None,
-    primary_key: PrimaryKey = None,
-    secondary_key: SecondaryKey = None,
+    credential: CredentialOptions,
     edge: Annotated[
         bool | None,
         typer.Option("--edge/--no-edge", help="Whether it is an IoT Edge device.", show_default=False),
@@ -126,81 +105,68 @@ def update(
     parent: Parent = None,
     etag: UpdateEtag = None,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Change a device identity; what is not named stays as it is. A connection that may not go on ends."""
-    thumbprints = [thumbprint(file) for file in certificate or ()]
-    said = (enable, status_reason, auth, primary_key, secondary_key, edge, parent)
-    if not thumbprints and all(value is None for value in said):
+    others = (enable, status_reason, edge, parent)
+    if not credential.says_something and all(value is None for value in others):
         raise typer.BadParameter("nothing to change: name at least one option, such as --disable")
-    registry = _registry(connection_string, data_directory)
-    changes = IdentityChanges(
-        auth=auth,
-        thumbprints=thumbprints,
-        primary_key=primary_key,
-        secondary_key=secondary_key,
-        enabled=enable,
-        status_reason=status_reason,
-        edge=edge,
-        parent_scope=registry.scope(parent),
+    registry = registry_of(server)
+    changes = credential.changes(
+        enabled=enable, status_reason=status_reason, edge=edge, parent_scope=registry.scope(parent)
     )
-    existing = registry.get(device_id)
-    _show(registry.replace(changed(existing, changes), etag or str(existing["etag"])), output)
+    change_identity(registry, device_id, "", changes, etag, output)
 
 
 @app.command()
+@with_records
 def delete(
     device_id: DeviceId,
     *,
     etag: Etag = "*",
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Delete a device identity with its modules, its twin and the messages that wait for it."""
-    _registry(connection_string, data_directory).delete(device_id, "", etag)
+    registry_of(server).delete(device_id, "", etag)
     print(f"deleted device {printable(device_id)}")
 
 
 @app.command(name="connection-string")
+@with_records
 def device_connection_string(
     device_id: DeviceId,
     *,
     secondary: Secondary = False,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Print the connection string with which a device program connects to the hub."""
-    registry = _registry(connection_string, data_directory)
-    print(printable(string_of(registry.host, registry.get(device_id), secondary=secondary)))
+    print_connection_string(server, device_id, "", secondary=secondary)
 
 
 @app.command(name="regenerate-key")
+@with_records
 def regenerate_key(
     device_id: DeviceId,
     *,
     key: Key = WhichKey.PRIMARY,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Make a symmetric key of a device anew. A connection by the old one ends."""
-    registry = _registry(connection_string, data_directory)
-    registry.regenerate(device_id, "", key.value)
-    _show(registry.get(device_id), output)
+    regenerate(server, device_id, "", key, output)
 
 
 @app.command()
+@with_records
 def export(
     file: Annotated[Path, typer.Argument(help="JSON file to write; its mode is 0600, as it holds keys.")],
     *,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Write all devices, with their modules and keys, into a file that import reads."""
     from muster.whole_files import write_private
 
-    registry = _registry(connection_string, data_directory)
+    registry = registry_of(server)
     items = [exported(identity) for identity in registry.identities()]
     try:
         write_private(file, json_text(items).encode() + b"\n")
@@ -210,20 +176,20 @@ def export(
 
 
 @app.command(name="import")
+@with_records
 def import_devices(
     file: Annotated[Path, typer.Argument(help="JSON array of devices and modules, as export writes it.")],
     *,
     update: Annotated[bool, typer.Option("--update", help="Replace those that exist already.")] = False,
     output: Output = Format.TABLE,
-    connection_string: ConnectionString = None,
-    data_directory: DataDirectory = None,
+    server: ServerOptions,
 ) -> None:
     """Create many devices and modules from a file. Exit code 1 if one of them could not be."""
     from muster.cli.enrollment_document import read_json_documents
 
     mode = "createOrUpdate" if update else "create"
     items = [{"importMode": mode, **item} for item in read_json_documents(file)]
-    failed = _registry(connection_string, data_directory).bulk(items)
+    failed = registry_of(server).bulk(items)
     if output is Format.JSON:
         print_json({"written": len(items) - len(failed), "errors": failed})
     else:
@@ -235,24 +201,9 @@ def import_devices(
         raise typer.Exit(1)
 
 
-def _registry(connection_string: str | None, data_directory: Path | None) -> "Registry":
-    from muster.cli.identity_requests import registry
-
-    return registry(connection_string, data_directory)
-
-
 def _row(identity: Document) -> tuple[object, ...]:
     return (
         identity.get("deviceId"),
         identity.get("status"),
-        (identity.get("authentication") or {}).get("type"),
-        identity.get("connectionState"),
-        when(identity.get("lastActivityTime")),
+        *connection_columns(identity),
     )
-
-
-def _show(identity: Document, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(identity)
-    else:
-        print(record_text(identity_rows(identity)))

@@ -1,12 +1,13 @@
 """The options that ``muster device`` and ``muster module`` have in common."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from muster.cli.identity_document import Authentication
+from muster.cli.identity_document import Authentication, IdentityChanges, thumbprint
 
 
 class WhichKey(StrEnum):
@@ -49,3 +50,29 @@ UpdateEtag = Annotated[
 ]
 Key = Annotated[WhichKey, typer.Option(help="Which key is made anew; swap lets them change places.")]
 Secondary = Annotated[bool, typer.Option("--secondary", help="With the secondary key.")]
+
+
+@dataclass(frozen=True)
+class CredentialOptions:
+    """How an identity proves itself, for ``cli/option_records.py``."""
+
+    auth: Auth = None
+    certificate: Certificate = None
+    primary_key: PrimaryKey = None
+    secondary_key: SecondaryKey = None
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.certificate) or any(
+            value is not None for value in (self.auth, self.primary_key, self.secondary_key)
+        )
+
+    def changes(self, **others: Any) -> IdentityChanges:
+        """These and ``others``. Raises CommandError for a file with no certificate."""
+        return IdentityChanges(
+            auth=self.auth,
+            thumbprints=[thumbprint(file) for file in self.certificate or ()],
+            primary_key=self.primary_key,
+            secondary_key=self.secondary_key,
+            **others,
+        )

@@ -4,13 +4,11 @@ Not here: documents (``cli/identity_document.py``), and printing.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from muster.cli.client import HUB_API_VERSION, Client, path
 from muster.cli.failure import CommandError, RefusedError
 from muster.cli.identity_document import Document
-from muster.cli.options import connect
 from muster.cli.output import printable
 from muster.cli.query_requests import query_rows
 
@@ -36,7 +34,7 @@ class Registry:
     def identities(self) -> Iterator[Document]:
         """All devices, each followed by its modules; those of a disabled one cannot be read.
 
-        When there are more than one answer lists, queries tell the ids, for which a policy needs ServiceConnect.
+        When there are more than one answer lists, queries tell the ids.
         """
         listed = self.devices()
         if len(listed) < _MOST:
@@ -126,11 +124,6 @@ class Registry:
             body=body,
             headers=headers,
         ).document
-
-
-def registry(connection_string: str | None, data_directory: Path | None) -> Registry:
-    """The registry of the hub that these options mean. Raises CommandError."""
-    return Registry(connect(connection_string, data_directory))
 
 
 def _segments(device_id: str, module_id: str) -> tuple[str, ...]:

@@ -1,10 +1,8 @@
 """An operator of hubs by azure-mgmt-iothub, with tokens of ``muster token``."""
 
 import base64
-import time
 from typing import Any
 
-from azure.core.credentials import AccessToken
 from azure.mgmt.iothub import IotHubClient
 from azure.mgmt.iothub.models import (
     CertificateDescription,
@@ -19,32 +17,13 @@ from azure.mgmt.iothub.models import (
     TagsResource,
 )
 from conversation import converse
+from resource_manager import GROUP, SUBSCRIPTION, TokenCredential, plain
 
-SUBSCRIPTION = "5ca1ab1e-0000-0000-0000-000000000001"
-GROUP = "line-a"
 EVENTS = "events"
-
-
-class TokenCredential:
-    """What ``azure.identity`` has for real clouds."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        assert scopes == ("https://management.azure.com/.default",), scopes
-        return AccessToken(self._token, int(time.time()) + 3600)
 
 
 def client(host: str, token: str) -> IotHubClient:
     return IotHubClient(TokenCredential(token), SUBSCRIPTION, base_url=f"https://{host}")
-
-
-def plain(model: Any) -> Any:
-    """The JSON of a model or of a list of them."""
-    if model is None or hasattr(model, "as_dict"):
-        return None if model is None else model.as_dict()
-    return [plain(item) for item in model]
 
 
 # Hubs

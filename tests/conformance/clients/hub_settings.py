@@ -1,32 +1,17 @@
 """A hub as a resource by azure-mgmt-iothub: how it keeps messages for devices."""
 
-import time
 from datetime import timedelta
 from typing import Any
 
-from azure.core.credentials import AccessToken
 from azure.mgmt.iothub import IotHubClient
 from azure.mgmt.iothub.models import CloudToDeviceProperties, FeedbackProperties, IotHubDescription, IotHubProperties
 from conversation import converse
-
-GROUP = "line-a"
-SUBSCRIPTION = "5ca1ab1e-0000-0000-0000-000000000001"
-
-
-class Credential:
-    """A token that somebody else made."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        assert scopes == ("https://management.azure.com/.default",), scopes
-        return AccessToken(self._token, int(time.time()) + 3600)
+from resource_manager import GROUP, SUBSCRIPTION, TokenCredential
 
 
 def keep(host: str, token: str, name: str, deliveries: int, hours: int, lock_seconds: int) -> Any:
     """Put the hub back with other settings; those that it shows then."""
-    client = IotHubClient(Credential(token), SUBSCRIPTION, base_url=f"https://{host}")
+    client = IotHubClient(TokenCredential(token), SUBSCRIPTION, base_url=f"https://{host}")
     hub = client.iot_hub_resource.get(GROUP, name)
     settings = CloudToDeviceProperties(
         max_delivery_count=deliveries,

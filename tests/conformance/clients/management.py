@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.core.credentials import AccessToken
 from azure.mgmt.iothubprovisioningservices import IotDpsClient
 from azure.mgmt.iothubprovisioningservices.models import (
     CertificateProperties,
@@ -17,29 +16,11 @@ from azure.mgmt.iothubprovisioningservices.models import (
     VerificationCodeRequest,
 )
 from conversation import converse
-
-SUBSCRIPTION = "5ca1ab1e-0000-0000-0000-000000000001"
-GROUP = "line-a"
-
-
-class TokenCredential:
-    """What ``azure.identity`` has for real clouds."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        assert scopes == ("https://management.azure.com/.default",), scopes
-        return AccessToken(self._token, int(time.time()) + 3600)
+from resource_manager import GROUP, SUBSCRIPTION, TokenCredential, plain
 
 
 def client(host: str, token: str) -> IotDpsClient:
     return IotDpsClient(TokenCredential(token), SUBSCRIPTION, base_url=f"https://{host}")
-
-
-def plain(model: Any) -> Any:
-    """The JSON of a model or of a list of them."""
-    return model.as_dict() if hasattr(model, "as_dict") else [plain(item) for item in model]
 
 
 # The resource

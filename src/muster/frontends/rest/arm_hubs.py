@@ -23,7 +23,8 @@ from muster.frontends.rest import requests
 from muster.frontends.rest.arm import GROUP, PROVIDER, SUBSCRIPTION, BearerAccess, ResourceScope, management_routes
 from muster.frontends.rest.arm_certificates import CertificateResources
 from muster.frontends.rest.arm_hub_details import HubDetails
-from muster.frontends.rest.arm_provisioning import NameBody, name_answer, rule_view
+from muster.frontends.rest.arm_policies import PolicyResources, rule_views
+from muster.frontends.rest.arm_provisioning import NameBody, name_answer
 from muster.frontends.rest.requests import Guard
 from muster.frontends.served_hosts import ServedHosts
 from muster.hub.authorities import Authorities
@@ -64,8 +65,7 @@ class HubResources:
             (_ONE, "PUT"): self.put,
             (_ONE, "PATCH"): self.patch,
             (_ONE, "DELETE"): self.delete,
-            (f"{_ONE}/listkeys", "POST"): self.list_keys,
-            (f"{_ONE}/iothubkeys/{{key}}/listkeys", "POST"): self.get_key,
+            **PolicyResources(KIND, "IotHubKeys", self._find).table(_ONE),
             **certificates.table(_ONE),
             **details.table(_ONE),
         }
@@ -151,17 +151,6 @@ class HubResources:
         await self.hosts.remove(hub.host_name)
         return Response(status_code=200)
 
-    async def list_keys(self, request: Request) -> Response:
-        rules = [rule_view(policy) for policy in self._find(request).policies.values()]
-        return requests.json_response({"value": rules}, headers={"Cache-Control": "no-store"})
-
-    async def get_key(self, request: Request) -> Response:
-        key = request.path_params["key"]
-        policy = self._find(request).policies.get(key)
-        if policy is None:
-            raise ResourceScope.of(request).not_found(f"{KIND}/{request.path_params['name']}/IotHubKeys", key)
-        return requests.json_response(rule_view(policy), headers={"Cache-Control": "no-store"})
-
 
 def _require_same(hub: Hub, body: HubBody) -> None:
     """What makes a hub cannot be changed. Raises ArgumentInvalidError."""
@@ -213,7 +202,7 @@ def _response(hub: Hub, request: Request, code: int = 200, *, with_policies: boo
     """Policies are shown only in the answer to who sent some, as of a provisioning service."""
     view = hub_view(hub, ResourceScope.of(request))
     if with_policies:
-        view["properties"]["authorizationPolicies"] = [rule_view(policy) for policy in hub.policies.values()]
+        view["properties"]["authorizationPolicies"] = rule_views(hub)
     response = requests.json_response(view)
     response.status_code = code
     return response

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from muster.domain.access_policy import AccessPolicy
 from muster.domain.allocation import LinkedHub
 from muster.domain.errors import ForbiddenError, QuotaExceededError
 from muster.domain.provisioning_resource import ProvisioningBody
@@ -28,6 +27,7 @@ from muster.frontends.rest.arm import (
     management_routes,
 )
 from muster.frontends.rest.arm_certificates import CertificateResources
+from muster.frontends.rest.arm_policies import PolicyResources, rule_views
 from muster.frontends.rest.requests import Guard
 from muster.hub.authorities import Authorities
 
@@ -65,8 +65,7 @@ class ProvisioningResources:
             (_ONE, "PUT"): self.put,
             (_ONE, "PATCH"): self.patch,
             (_ONE, "DELETE"): self.delete,
-            (f"{_ONE}/listkeys", "POST"): self.list_keys,
-            (f"{_ONE}/keys/{{key}}/listkeys", "POST"): self.get_key,
+            **PolicyResources(KIND, "keys", self.find).table(_ONE),
             (f"{_ONE}/skus", "GET"): self.list_skus,
             (f"{_ONE}/operationresults/{{operation}}", "GET"): self.get_operation,
             (f"{_ONE}/privatelinkresources", "GET"): self.list_private_link_resources,
@@ -110,7 +109,7 @@ class ProvisioningResources:
         service = await self.services.put(service.id_scope, body, request.headers.get("if-match"))
         view = resource_view(service, ResourceScope.of(request))
         if body.properties.authorization_policies is not None:
-            view["properties"]["authorizationPolicies"] = _rules(service)
+            view["properties"]["authorizationPolicies"] = rule_views(service)
         return requests.json_response(view)
 
     async def patch(self, request: Request) -> Response:
@@ -128,16 +127,6 @@ class ProvisioningResources:
             f"{name} is the only provisioning service of this Muster, and stays. To begin anew, stop the server and"
             " remove its data directory."
         )
-
-    async def list_keys(self, request: Request) -> Response:
-        return requests.json_response({"value": _rules(self.find(request))}, headers={"Cache-Control": "no-store"})
-
-    async def get_key(self, request: Request) -> Response:
-        key = request.path_params["key"]
-        policy = self.find(request).policies.get(key)
-        if policy is None:
-            raise ResourceScope.of(request).not_found(f"{KIND}/{request.path_params['name']}/keys", key)
-        return requests.json_response(rule_view(policy), headers={"Cache-Control": "no-store"})
 
     async def list_skus(self, request: Request) -> Response:
         self.find(request)
@@ -211,20 +200,6 @@ def _linked_hub_view(hub: LinkedHub, location: str) -> dict[str, Any]:
         "connectionString": f"HostName={hub.host_name};SharedAccessKeyName={hub.policy};SharedAccessKey=****",
         "location": hub.location or location,
     }
-
-
-def rule_view(policy: AccessPolicy) -> dict[str, str]:
-    """A shared access policy with its keys (dps.md 7.4)."""
-    return {
-        "keyName": policy.name,
-        "primaryKey": policy.primary_key,
-        "secondaryKey": policy.secondary_key,
-        "rights": policy.rights,
-    }
-
-
-def _rules(service: ProvisioningService) -> list[dict[str, str]]:
-    return [rule_view(policy) for policy in service.policies.values()]
 
 
 _OPERATIONS = (

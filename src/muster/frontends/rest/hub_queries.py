@@ -37,7 +37,7 @@ class HubQueriesApi:
         """One page. The item type is spelled as .NET parses it, and the last page has no continuation header: Node
         would ask for ever (hub-service.md 4.1).
         """
-        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT)
+        hub = await self.gate.authorize(request, Right.SERVICE_CONNECT, Right.REGISTRY_READ)
         body = await requests.read_record(request, _Query)
         size = _page_size(request.headers.get("x-ms-max-item-count"))
         page = await self.queries.page(hub.name, body.query, request.headers.get("x-ms-continuation"), size)
