@@ -1,8 +1,8 @@
 """A load of our own, for where no load generator in C is at hand: slower than the server, but the server's CPU for one
 operation comes out the same.
 
-    python -m tests.bench.load publish|register|idle|twin-read|twin-update --host H --ca FILE --certificates DIR
-        --server-pid P ...
+    python -m tests.bench.load publish|publish-amqp|register|idle|twin-read|twin-update --host H --ca FILE
+        --certificates DIR --server-pid P ...
 
 Prints one JSON object, with the names that ``mqttload`` has for the same things.
 """
@@ -19,6 +19,7 @@ from typing import Any
 
 from muster.wire.mqtt_packets import Connect, Packet, Publish, Suback, Subscribe
 from tests.bench.processes import cpu_seconds, memory_kib
+from tests.support.amqp_telemetry import AmqpTelemetryDevice
 from tests.support.mqtt_client import (
     Endpoint,
     MqttClient,
@@ -115,9 +116,9 @@ class Load:
         files = self.options.certificates / name
         return endpoint(self.options.host, self.options.ca, files.with_suffix(".crt"), files.with_suffix(".key"))
 
-    async def publish(self) -> dict[str, Any]:
+    async def publish(self, kind: type[TelemetryDevice] = TelemetryDevice) -> dict[str, Any]:
         window: int = self.options.window
-        devices = [TelemetryDevice(self.endpoint(name), name, window=window) for name in self.names]
+        devices = [kind(self.endpoint(name), name, window=window) for name in self.names]
         async with asyncio.TaskGroup() as group:
             for device in devices:
                 group.create_task(device.run())
@@ -142,6 +143,9 @@ class Load:
             "server": server_cost(cpu, cpu_after, len(took)),
             "errors": {"total": again},
         }
+
+    async def publish_amqp(self) -> dict[str, Any]:
+        return await self.publish(AmqpTelemetryDevice)
 
     async def register(self) -> dict[str, Any]:
         took: list[float] = []
@@ -207,7 +211,7 @@ class Load:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=["publish", "register", "idle", "twin-read", "twin-update"])
+    parser.add_argument("mode", choices=["publish", "publish-amqp", "register", "idle", "twin-read", "twin-update"])
     parser.add_argument("--host", required=True)
     parser.add_argument("--ca", type=Path, required=True)
     parser.add_argument("--certificates", type=Path, required=True, help="directory of NAME.crt and NAME.key")
@@ -221,6 +225,7 @@ def main() -> None:
     load = Load(options)
     modes = {
         "publish": load.publish,
+        "publish-amqp": load.publish_amqp,
         "register": load.register,
         "idle": load.idle,
         "twin-read": partial(load.twin, update=False),

@@ -16,7 +16,7 @@ from muster.pki.certificate import sha1_thumbprint, sha256_thumbprint
 KEY = base64.b64encode(bytes(range(32))).decode()
 KEY_2 = base64.b64encode(bytes(range(32, 64))).decode()
 SAS = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY_2}}
-TRANSPORTS = ("mqtt", "mqtt-ws")
+TRANSPORTS = ("mqtt", "mqtt-ws", "amqp", "amqp-ws")
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,45 @@ def test_a_module(https: HttpsClient, device: NodeClient, transport: str) -> Non
     assert event["moduleId"] == "gauge"
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("digest", [sha1_thumbprint, sha256_thumbprint], ids=["SHA-1", "SHA-256"])
-def test_thumbprints(https: HttpsClient, device: NodeClient, tmp_path: Path, digest: Any) -> None:
+def test_thumbprints(https: HttpsClient, device: NodeClient, tmp_path: Path, digest: Any, transport: str) -> None:
     identity = self_signed("node")
     thumbprints = {"primaryThumbprint": None, "secondaryThumbprint": digest(identity.certificate)}
-    device_id = f"node-{digest.__name__}"
+    device_id = f"node-{digest.__name__}-{transport}"
     https.create_device(device_id, authentication={"type": "selfSigned", "x509Thumbprint": thumbprints})
-    event = sends(https, device, device_id, **files(identity, tmp_path))
+    event = sends(https, device, device_id, transport=transport, **files(identity, tmp_path))
     assert event["connectionAuthMethod"].startswith('{"scope":"device","type":"x509Certificate"')
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_properties(https: HttpsClient, device: NodeClient, transport: str) -> None:
+    device_id = f"node-bag-{transport}"
+    https.create_device(device_id, authentication=SAS)
+    device.call("connect", connection=device_id, deviceId=device_id, transport=transport, symmetricKey=KEY)
+    system = {
+        "messageId": "m-1",
+        "correlationId": "1f0a8c0e-3a8e-4c5b-9d52-0123456789ab",
+        "contentType": "application/json",
+        "contentEncoding": "utf-8",
+    }
+    properties = {"größe": "50 %", "path": "a/b?c=d&e"}
+    device.call("send", connection=device_id, body='{"t":1}', properties=properties, **system)
+    device.call("close", connection=device_id)
+    (event,) = https.events(device_id, 1)
+    assert (event["body"], event["applicationProperties"]) == ({"t": 1}, properties)
+    assert system_properties(event) == {
+        "message-id": "m-1",
+        "correlation-id": "1f0a8c0e-3a8e-4c5b-9d52-0123456789ab",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }
+
+
+def system_properties(event: dict[str, Any]) -> dict[str, str]:
+    """Without the address, which this SDK writes over AMQP alone."""
+    found: dict[str, str] = event["systemProperties"]
+    return {name: value for name, value in found.items() if name != "to"}
 
 
 @provokes("device.common-name")
@@ -92,10 +123,31 @@ def refused(muster: MusterServer, device: NodeClient, device_id: str, check_id: 
     assert [item["id"] for item in report["checks"] if item["outcome"] == "refused"] == [check_id]
 
 
-def test_what_is_refused(muster: MusterServer, https: HttpsClient, device: NodeClient) -> None:
-    https.create_device("node-wrong", authentication=SAS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_is_refused(muster: MusterServer, https: HttpsClient, device: NodeClient, transport: str) -> None:
+    names = [f"node-{what}-{transport}" for what in ("wrong", "unknown", "off")]
+    https.create_device(names[0], authentication=SAS)
     wrong = base64.b64encode(bytes(32)).decode()
-    refused(muster, device, "node-wrong", "sas.signature", symmetricKey=wrong)
-    refused(muster, device, "node-unknown", "device.exists", symmetricKey=KEY)
-    https.create_device("node-off", authentication=SAS, status="disabled")
-    refused(muster, device, "node-off", "device.enabled", symmetricKey=KEY)
+    refused(muster, device, names[0], "sas.signature", transport=transport, symmetricKey=wrong)
+    refused(muster, device, names[1], "device.exists", transport=transport, symmetricKey=KEY)
+    https.create_device(names[2], authentication=SAS, status="disabled")
+    refused(muster, device, names[2], "device.enabled", transport=transport, symmetricKey=KEY)
+
+
+@pytest.mark.parametrize("transport", ["amqp", "amqp-ws"])
+def test_a_certificate_that_is_refused_over_amqp(
+    muster: MusterServer, https: HttpsClient, device: NodeClient, tmp_path: Path, transport: str
+) -> None:
+    """There it is judged when a link is attached, and not before."""
+    device_id = f"node-other-{transport}"
+    certificate = self_signed("node").certificate
+    thumbprints = {"primaryThumbprint": sha256_thumbprint(certificate), "secondaryThumbprint": None}
+    https.create_device(device_id, authentication={"type": "selfSigned", "x509Thumbprint": thumbprints})
+    login = files(other_self_signed("node"), tmp_path)
+    device.call("connect", connection=device_id, deviceId=device_id, transport=transport, **login)
+    with pytest.raises(SdkError) as caught:
+        device.call("send", connection=device_id, body="x")
+    assert caught.value.kind == "UnauthorizedError", caught.value
+    report = muster.cli_json("why", device_id)[0]
+    assert [item["id"] for item in report["checks"] if item["outcome"] == "refused"] == ["device.thumbprint"]
+    device.call("close", connection=device_id)

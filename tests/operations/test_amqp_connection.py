@@ -333,6 +333,18 @@ class TestTime:
         client.protocol.check_time()
         assert await client._next(object) is None, "an empty frame"
 
+    async def test_a_client_that_is_not_read_is_not_silent(self, services: Services, amqp: AmqpClients) -> None:
+        client = amqp.connect()
+        await client.open(idle_time_out=600_000)
+        client.protocol.pause_reading()
+        services.clock.advance(301 * SECOND)
+        client.protocol.check_time()
+        assert await client._next(object) is None, "an empty frame all the same"
+        client.protocol.resume_reading()
+        services.clock.advance(239 * SECOND)
+        client.protocol.check_time()
+        assert not client.transport.closing
+
     async def test_a_client_that_does_not_answer_a_close(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -227,7 +227,7 @@ async def test_a_second_receiver_ends_the_first(devices: Devices, client: AmqpCl
     older = await devicebound_link(client)
     asked = client.attach("/devices/d1/messages/deviceBound", sender=False)
     await client.send(asked)
-    await client.is_detached(older, "com.microsoft:link-creation-conflict")
+    await client.is_detached(older, "amqp:internal-error")
     await client.receive(Attach)
     await client.grant(asked, 1)
     await devices.send_c2d()

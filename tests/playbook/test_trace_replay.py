@@ -1,14 +1,18 @@
 """Recorded connections, replayed: every file in `traces/`, written by `muster up --trace FILE` or by hand.
 
 A recording that is dropped into that folder is a test from then on. Connections that speak something else than MQTT
-on bare TLS are passed over.
+or AMQP on bare TLS are passed over.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from muster.frontends.trace import TracedConnection, TraceRecord, load_trace
+from muster.wire import amqp_sessions
+from muster.wire.amqp_performatives import Open, SaslInit
+from muster.wire.amqp_sessions import Attached, Closed, Delivery
 from muster.wire.mqtt_packets import (
     NOT_AUTHORIZED,
     Connack,
@@ -22,20 +26,50 @@ from muster.wire.mqtt_packets import (
     Subscribe,
 )
 from muster.wire.mqtt_session import MqttSession, Violation
+from tests.support.amqp_playbook import replay as replay_amqp
 from tests.support.playbook import SECOND, replay
 
 TRACES = Path(__file__).parent / "traces"
-MQTT = [
-    pytest.param(connection, id=f"{path.stem}-{connection.number}")
-    for path in sorted(TRACES.glob("*.jsonl"))
-    for connection in load_trace(path)
-    if connection.records and connection.records[0].data.startswith(b"\x10")
-]
 
 
-@pytest.mark.parametrize("connection", MQTT)
+def recordings(first: bytes) -> list[Any]:
+    """The recorded connections that begin so."""
+    return [
+        pytest.param(connection, id=f"{path.stem}-{connection.number}")
+        for path in sorted(TRACES.glob("*.jsonl"))
+        for connection in load_trace(path)
+        if connection.records and connection.records[0].data.startswith(first)
+    ]
+
+
+@pytest.mark.parametrize("connection", recordings(b"\x10"))
 def test_a_recorded_connection_replays(connection):
     assert replay(connection)
+
+
+@pytest.mark.parametrize("connection", recordings(b"AMQP"))
+def test_a_recorded_amqp_connection_replays(connection):
+    events = replay_amqp(connection)
+    assert events
+    assert not isinstance(events[-1], amqp_sessions.Violation)
+
+
+def test_the_shipped_amqp_traces_are_what_their_names_say():
+    device, service, key, refused = (replay_amqp(one) for one in load_trace(TRACES / "amqp_node.jsonl"))
+    # $cbs and telemetry: a token and a message.
+    assert isinstance(device[0], Open)
+    assert isinstance(device[-1], Closed)
+    assert [type(event) for event in device if isinstance(event, (Attached, Delivery))] == [
+        Attached,
+        Attached,
+        Delivery,
+        Attached,
+        Delivery,
+    ]
+    assert isinstance(service[0], SaslInit)
+    assert isinstance(service[-1], Closed)
+    assert [type(event) for event in key] == [SaslInit, Open, Closed]
+    assert [type(event) for event in refused] == [SaslInit]
 
 
 def test_the_shipped_traces_are_what_their_names_say():

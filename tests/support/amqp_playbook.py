@@ -5,11 +5,24 @@ assert opened() >> Begin(None, 1, 100, 100) << sends(Begin(0, 1, 5000, 0xFFFF_FF
 
 from collections.abc import Callable
 
+from muster.frontends.trace import TracedConnection
 from muster.wire.amqp_connection import AmqpConnection
 from muster.wire.amqp_frames import Frame, FrameReader, ProtocolHeader, encode_frame
 from muster.wire.amqp_opening import CLOSED
-from muster.wire.amqp_performatives import Attach, Begin, Composite, Open, Source, Target, Transfer
-from muster.wire.amqp_sessions import Attached, Event, Link, Violation
+from muster.wire.amqp_performatives import (
+    RECEIVER,
+    Accepted,
+    Attach,
+    Begin,
+    Composite,
+    Open,
+    SaslInit,
+    SaslResponse,
+    Source,
+    Target,
+    Transfer,
+)
+from muster.wire.amqp_sessions import Attached, Delivery, Event, Link, Violation
 
 SERVER_OPEN = Open("muster", None, 65_536, 8191, 240_000)
 CLIENT_OPEN = Open("client", "hub.example", 65_536, 65_535)
@@ -150,3 +163,23 @@ def sending(client: Open = CLIENT_OPEN, window: int = 5000) -> Playbook:
 
 def message(delivery_id: int, *, more: bool = False, payload: bytes = b"x", settled: bool = False) -> Frame:
     return Frame(0, Transfer(3, delivery_id, b"t", 0, settled, more), payload)
+
+
+def replay(connection: TracedConnection) -> list[Event]:
+    """What the client of a recording sent, played to a connection that lets everybody in and takes everything."""
+    play = AmqpConnection(0, "muster")
+    events: list[Event] = []
+    for record in connection.records:
+        waiting = play.receive(record.data, 0) if record.direction == "received" else []
+        while waiting:
+            event = waiting.pop(0)
+            events.append(event)
+            if isinstance(event, (SaslInit, SaslResponse)):
+                waiting += play.sasl_outcome(0, 0)
+            elif isinstance(event, Attached):
+                play.attach(event.link)
+                if event.link.role == RECEIVER:
+                    play.grant(event.link, 100)
+            elif isinstance(event, Delivery):
+                play.settle(event.link, [event.delivery_id], Accepted())
+    return events

@@ -404,7 +404,7 @@ class LinkCreationConflictError(ConflictError):
 
     code = 409002
     name = "LinkCreationConflict"
-    message = "Another AMQP client has opened a link of this device."
+    message = "Another AMQP Client has opened a Receive Link."
 
 
 class PreconditionFailedError(ServiceError):

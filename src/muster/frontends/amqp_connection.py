@@ -55,6 +55,7 @@ _log = logging.getLogger("muster.amqp")
 CONNECTION_FORCED: Final = "amqp:connection:forced"
 LINK_DETACH_FORCED: Final = "amqp:link:detach-forced"
 
+
 _CONTAINER: Final = "muster"
 _SESSIONS: Final = 1024
 """Of one connection: one for each device that shares it, and one for ``$cbs`` (hub-device.md 9.10)."""
@@ -393,6 +394,8 @@ class AmqpProtocol(asyncio.Protocol):
         if challenge is not None:
             self.core.sasl_challenge(challenge)
         else:
+            if code == SASL_OK:
+                operation.finished("accepted")
             self._dispatch(self.core.sasl_outcome(code, self.clock()))
         self.resume_reading(_VERDICT)
         self.flush()
@@ -548,8 +551,9 @@ class AmqpProtocol(asyncio.Protocol):
         self._timer = None
         now = self.clock()
         self.claims.expire(now)
-        if not self._held_by:  # otherwise the client's frames may be waiting in the socket
-            self._dispatch(self.core.expire(now))
+        if self._held_by:  # its frames may be waiting in the socket
+            self.core.unheard(now)
+        self._dispatch(self.core.expire(now))
         self.flush()
         if not self.core.closed:
             self._arm_timer()

@@ -38,6 +38,10 @@ _MILLISECOND = 1000
 _LAST_TIME = 253_402_300_799_999  # the last millisecond of the year 9999
 _ACK = "iothub-ack"
 
+# What comes before the length of a data section, of one byte and of four.
+_SHORT_DATA = b"\x00\x53\x75\xa0"
+_LONG_DATA = b"\x00\x53\x75\xb0"
+
 # Among annotations and application properties these are the system properties of the same name, whichever of the two
 # a client writes them to. dt-subject is a component of a model.
 _SYSTEM_PROPERTIES = frozenset(
@@ -76,12 +80,14 @@ _DIAGNOSTIC = {"Diagnostic-Id": "iothub-diag-id", "Correlation-Context": "diag-c
 class TelemetryReader:
     """Reads the messages of one link. It knows what came before a body again: most devices send the same every time."""
 
-    __slots__ = ("_bag", "_bags", "_head")
+    __slots__ = ("_bag", "_bags", "_before_long", "_before_short", "_room")
 
     def __init__(self) -> None:
         self._bags: dict[bytes, PropertyBag] = {}
-        self._head: bytes | None = None
-        self._bag: PropertyBag | None = None
+        # Of the last message: its bag, the room that leaves, and what comes before the length of a body.
+        self._bag: PropertyBag
+        self._room = -1
+        self._before_short = self._before_long = b""
 
     def read(self, payload: bytes) -> tuple[PropertyBag, bytes]:
         """The properties of a message, the same object while they are the same bytes, and its body.
@@ -89,13 +95,27 @@ class TelemetryReader:
         Raises DecodeError for what is no message, ArgumentInvalidError for a body that is none of bytes,
         TooLargeError.
         """
+        if self._room >= 0:
+            size = len(payload)
+            if payload.startswith(self._before_long):
+                start = len(self._before_long) + 4
+                length = int.from_bytes(payload[start - 4 : start], "big")
+            elif payload.startswith(self._before_short) and size > len(self._before_short):
+                start = len(self._before_short) + 1
+                length = payload[start - 1]
+            else:
+                start = length = 0
+            if start and start + length == size and length <= self._room:
+                return self._bag, payload[start:]
+        return self._read_anew(payload)
+
+    def _read_anew(self, payload: bytes) -> tuple[PropertyBag, bytes]:
         split = split_data(payload)
         if split is None:
             message = decode_message(payload)
             bag, body = _bag(message), _body(message)
         else:
-            head, body = split
-            bag = self._bag if head == self._head and self._bag is not None else self._choose(head)
+            bag, body = self._choose(split[0]), split[1]
         if len(body) > bag.room:
             size = len(body) + bag.size
             raise TooLargeError(f"The message has {size} bytes with its properties; {MAXIMUM_MESSAGE_BYTES} may be.")
@@ -115,7 +135,8 @@ class TelemetryReader:
             if len(self._bags) >= _BAG_CACHE:
                 self._bags.clear()
             self._bags[head] = bag
-        self._head, self._bag = head, bag
+        self._bag, self._room = bag, bag.room
+        self._before_short, self._before_long = head + _SHORT_DATA, head + _LONG_DATA
         return bag
 
 

@@ -46,7 +46,9 @@ _ROWS = {
     504: StatusRow("Gateway Timeout", SERVER_UNAVAILABLE, "com.microsoft:timeout"),
 }
 
-# Quota and queue depth have a condition of their own under 403, a lost lock under 412, readers of events theirs.
+# Quota and queue depth have a condition of their own under 403, a lost lock under 412, readers of events theirs. A link
+# that a newer one took over ends as the service was seen to end it, which clients take for a reason to attach again
+# (hub-device.md 9.7, 9.9).
 _AMQP_BY_CODE = {
     400029: "amqp:connection:forced",
     400212: "com.microsoft:argument-out-of-range",
@@ -55,7 +57,7 @@ _AMQP_BY_CODE = {
     403004: "amqp:resource-limit-exceeded",
     403005: "amqp:resource-limit-exceeded",
     403013: "amqp:resource-limit-exceeded",
-    409002: "com.microsoft:link-creation-conflict",
+    409002: "amqp:internal-error",
     412002: "com.microsoft:message-lock-lost",
 }
 

@@ -195,22 +195,18 @@ def _compose(row: _Row, content: Value) -> Composite:
 
 def decode_composite(data: bytes, position: int = 0) -> tuple[Composite, int]:
     """The composite at `position`, and where it ends."""
-    if data.startswith(_TRANSFER_LIST_8, position):
-        transfer = _plain_transfer(data, position + len(_TRANSFER_LIST_8))
-        if transfer is not None:
-            return transfer, position + len(_TRANSFER_LIST_8) + 1 + data[position + len(_TRANSFER_LIST_8)]
     value, position = decode(data, position)
     return compose(value), position
 
 
-def _plain_transfer(data: bytes, position: int) -> Transfer | None:
-    """A transfer as clients write most of them, in a tenth of the time; None for what has to be read as a list.
-
-    `position` is that of the list's size.
+def plain_transfer(data: bytes, position: int, limit: int) -> tuple[Transfer, int] | None:
+    """A transfer as clients write most of them and where it ends, in a tenth of the time; None for what has to be
+    read as a list. `limit` is the end of its frame.
     """
-    end = position + 1 + data[position] if position + 6 < len(data) else 0
-    if end > len(data) or end < position + 6:
+    if position + 12 > limit or not data.startswith(_TRANSFER_LIST_8, position):
         return None
+    position += len(_TRANSFER_LIST_8)
+    end = position + 1 + data[position]
     count, at = data[position + 1], position + 2
     if data[at] == 0x43:
         handle, at = 0, at + 1
@@ -227,7 +223,7 @@ def _plain_transfer(data: bytes, position: int) -> Transfer | None:
         delivery_id, at = 0, at + 1
     else:
         return None
-    if at + 1 >= end or data[at] != BINARY_8:
+    if end > limit or at + 1 >= end or data[at] != BINARY_8:
         return None
     start = at + 2
     at = start + data[at + 1]
@@ -237,7 +233,7 @@ def _plain_transfer(data: bytes, position: int) -> Transfer | None:
     if rest is None or rest[0] != count:
         return None
     _, message_format, settled, more = rest
-    return Transfer(handle, delivery_id, data[start:at], message_format, settled, more)
+    return Transfer(handle, delivery_id, data[start:at], message_format, settled, more), end
 
 
 def _transfer_ends() -> dict[bytes, tuple[int, int | None, bool | None, bool]]:

@@ -35,6 +35,7 @@ from muster.wire.amqp_frames import (
     SHORT_TRANSFER_SETTLED,
     SHORT_TRANSFER_UNSETTLED,
     Frame,
+    encode_accepted,
     encode_frame,
     short_transfer_middle,
 )
@@ -54,6 +55,7 @@ from muster.wire.amqp_performatives import (
     RECEIVER,
     SECOND,
     SENDER,
+    Accepted,
     Attach,
     Begin,
     Composite,
@@ -355,8 +357,12 @@ class AmqpConnection(Opening):
                 runs[-1] = (runs[-1][0], delivery_id)
             else:
                 runs.append((delivery_id, delivery_id))
+        accepted = role == RECEIVER and isinstance(state, Accepted)
         for first, last in runs:
-            self._send(link.session.channel, Disposition(role, first, last, settled=True, state=state))
+            if accepted:
+                self._output.append(encode_accepted(link.session.channel, first, last))
+            else:
+                self._send(link.session.channel, Disposition(role, first, last, settled=True, state=state))
 
     def transfer(
         self, link: Link, delivery_tag: bytes, payload: bytes, *, settled: bool = False, message_format: int = 0

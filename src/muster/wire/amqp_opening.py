@@ -31,6 +31,7 @@ from muster.wire.amqp_performatives import (
     SaslMechanisms,
     SaslOutcome,
     SaslResponse,
+    Transfer,
 )
 from muster.wire.amqp_sessions import Closed, Event, Session, Violation
 
@@ -110,6 +111,10 @@ class Opening:
         """How many frames `take_output` would hand over."""
         return len(self._output)
 
+    def unheard(self, now: int) -> None:
+        """The peer is not being read, so that its silence does not count."""
+        self._last_received = now
+
     def take_output(self) -> bytes:
         """The bytes to write to the peer, once."""
         output = b"".join(self._output)
@@ -177,9 +182,11 @@ class Opening:
         self._sessions.clear()
 
     def _take_item(self, item: Received, events: list[Event], now: int) -> None:
-        if isinstance(item, FrameFault):
+        if isinstance(item, Frame) and isinstance(item.body, Transfer) and self._state == OPENED:
+            self._on_frame(item, item.body, events)  # what there is most of
+        elif isinstance(item, FrameFault):
             raise Refused(item.condition, item.reason)
-        if isinstance(item, ProtocolHeader):
+        elif isinstance(item, ProtocolHeader):
             self._take_header(item)
         elif isinstance(item.body, SaslBody):
             self._take_sasl(item.body, events)

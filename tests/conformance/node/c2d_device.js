@@ -1,6 +1,7 @@
 'use strict';
-// A device by azure-iot-device that receives messages from the cloud over MQTT.
+// A device by azure-iot-device that receives messages from the cloud.
 const { Client } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 
 const { converse, promise } = require('./conversation');
@@ -8,11 +9,15 @@ const { converse, promise } = require('./conversation');
 const SECONDS = 30;
 const connections = {};
 const inboxes = {};
+const held = {};
 
-/** Connect, with a listener: that makes the SDK subscribe. Done when it has: what was sent before is not for it. */
-async function connect({ connection, connection_string: text, websockets = false }) {
-  const client = (connections[connection] = Client.fromConnectionString(text, websockets ? MqttWs : Mqtt));
+/** Connect, with a listener: that makes the SDK subscribe. Done when it has: what was sent before is not for it.
+ * Each message is completed as it comes, unless all are kept for ``settle``. */
+async function connect({ connection, connection_string: text, websockets = false, amqp = false, keep = false }) {
+  const [Plain, InWebSocket] = amqp ? [Amqp, AmqpWs] : [Mqtt, MqttWs];
+  const client = (connections[connection] = Client.fromConnectionString(text, websockets ? InWebSocket : Plain));
   const inbox = (inboxes[connection] = []);
+  const kept = (held[connection] = []);
   client.on('message', (message) => {
     const properties = {};
     for (let i = 0; i < message.properties.count(); i += 1) {
@@ -20,11 +25,12 @@ async function connect({ connection, connection_string: text, websockets = false
       properties[key] = value;
     }
     const { messageId, correlationId, userId, contentType, contentEncoding, expiryTimeUtc: expiry } = message;
-    const { 'iothub-ack': ack } = properties; // over MQTT this SDK takes it for an application property
+    const { 'iothub-ack': ack = message.ack } = properties; // over MQTT this SDK takes it for an application property
     delete properties['iothub-ack'];
     const body = message.getData().toString('utf8');
     inbox.push({ body, messageId, correlationId, userId, contentType, contentEncoding, ack, expiry, properties });
-    client.complete(message, () => {});
+    if (keep) kept.push(message);
+    else client.complete(message, () => {});
   });
   await promise(client, 'open');
   await promise(client, '_enableC2D'); // the listener did the same, and does not tell when it is done
@@ -40,10 +46,15 @@ async function receive({ connection, count }) {
   return inbox.splice(0, count);
 }
 
+/** ``complete``, ``reject`` or ``abandon`` the oldest message that was kept. */
+async function settle({ connection, how }) {
+  await promise(connections[connection], how, held[connection].shift());
+}
+
 async function close({ connection }) {
   const client = connections[connection];
   delete connections[connection];
   await promise(client, 'close');
 }
 
-converse({ connect, receive, close });
+converse({ connect, receive, settle, close });

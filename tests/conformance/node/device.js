@@ -6,6 +6,7 @@ const net = require('net');
 
 const tss = require('tss.js');
 const { Client, Message, ModuleClient } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const ProvisioningHttp = require('azure-iot-provisioning-device-http').Http;
@@ -19,7 +20,7 @@ const { converse, promise } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
 const TRANSPORTS = { http: ProvisioningHttp, mqtt: ProvisioningMqtt, 'mqtt-ws': ProvisioningMqttWs };
-const HUB_TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const HUB_TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs, amqp: Amqp, 'amqp-ws': AmqpWs };
 const TOKEN_SECONDS = 3600;
 
 const connections = {};
@@ -108,8 +109,15 @@ async function connect({ connection, transport = 'mqtt', deviceId, moduleId, sym
   await promise(client, 'open');
 }
 
-async function send({ connection, body }) {
-  await promise(connections[connection], 'sendEvent', new Message(body));
+/** A message as the SDK has it, with system properties by its own names for them. */
+function message({ body, properties = {}, ...system }) {
+  const made = Object.assign(new Message(body), system);
+  for (const [name, value] of Object.entries(properties)) made.properties.add(name, value);
+  return made;
+}
+
+async function send({ connection, ...given }) {
+  await promise(connections[connection], 'sendEvent', message(given));
 }
 
 async function close({ connection }) {

@@ -1,6 +1,7 @@
 'use strict';
-// Devices and modules by azure-iot-device that do all that there is over MQTT: twin, methods, messages from the cloud.
+// Devices and modules by azure-iot-device that do all that there is: twin, methods, messages from the cloud.
 const { Client, ModuleClient } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 
 const { converse, promise } = require('./conversation');
@@ -18,9 +19,10 @@ async function until(condition, what) {
 }
 
 /** Open a connection, with handlers for all that a hub sends. */
-async function connect({ connection, connection_string: text, module = false, websockets = false }) {
+async function connect({ connection, connection_string: text, module = false, amqp = false, websockets = false }) {
   const Kind = module ? ModuleClient : Client;
-  const client = Kind.fromConnectionString(text, websockets ? MqttWs : Mqtt);
+  const [Plain, InWebSocket] = amqp ? [Amqp, AmqpWs] : [Mqtt, MqttWs];
+  const client = Kind.fromConnectionString(text, websockets ? InWebSocket : Plain);
   const state = (clients[connection] = { client, desired: [], method: [], message: [] });
   await promise(client, 'open');
   state.twin = await promise(client, 'getTwin');

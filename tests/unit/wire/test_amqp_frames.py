@@ -11,6 +11,7 @@ from muster.wire.amqp_frames import (
     FrameFault,
     FrameReader,
     ProtocolHeader,
+    encode_accepted,
     encode_frame,
 )
 from muster.wire.amqp_performatives import (
@@ -371,3 +372,9 @@ def test_what_cannot_be_written():
 def test_a_composite_is_no_other_value():
     with pytest.raises(DecodeError):
         decode_composite(b"\x40")
+
+
+def test_deliveries_that_are_accepted():
+    octets = encode_accepted(7, 300, 0xFFFF_FFFF)
+    body = Disposition(True, 300, 0xFFFF_FFFF, settled=True, state=Accepted())
+    assert FrameReader().receive(octets) == [Frame(7, body)]

@@ -1,0 +1,102 @@
+"""The short ways through what clients send most: they read what the long way reads, and nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.wire.amqp_composites import compose, decode_message, encode_message, plain_transfer, split_data
+from muster.wire.amqp_decoder import decode
+from muster.wire.amqp_encoder import encode
+from muster.wire.amqp_messages import Data
+from muster.wire.amqp_performatives import Transfer
+from muster.wire.amqp_types import DecodeError, Described, Uint, Ulong
+from tests.property.amqp_strategies import messages
+
+numbers = st.sampled_from([0, 1, 255, 256, 65_536, 0x8001_3700]) | st.integers(0, 2**32 - 1)
+flags = st.none() | st.booleans()
+fields = st.tuples(
+    numbers.map(Uint),
+    st.none() | numbers.map(Uint),
+    st.none() | st.binary(max_size=40),
+    st.none() | numbers.map(Uint),
+    flags,
+    flags,
+    st.none(),
+    st.none(),
+    flags,
+    flags,
+    flags,
+)
+
+
+@st.composite
+def transfers(draw):
+    """As clients write them: trailing fields may be left out."""
+    given = list(draw(fields))[: draw(st.integers(1, 11))]
+    return encode(Described(Ulong(0x14), given))
+
+
+def check_transfer(octets):
+    """Either way says the same: a transfer and where it ends, or that it is none."""
+    short = plain_transfer(octets, 0, len(octets))
+    if short is not None:
+        value, position = decode(octets)
+        assert short == (compose(value), position)
+
+
+@given(transfers(), st.binary(max_size=4))
+def test_transfers(octets, payload):
+    check_transfer(octets + payload)
+
+
+@given(transfers(), st.binary(max_size=4), st.data())
+def test_damaged_transfers(octets, payload, data):
+    damaged = bytearray(octets + payload)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(4, len(damaged)))
+    check_transfer(bytes(damaged[:cut]))
+
+
+def test_what_most_clients_write_is_read_the_short_way():
+    octets = encode(Described(Ulong(0x14), [Uint(1), Uint(7), b"abcd", Uint(0), False]))
+    assert plain_transfer(octets, 0, len(octets)) == (Transfer(1, 7, b"abcd", 0, False), len(octets))
+    assert plain_transfer(octets, 0, len(octets) - 1) is None
+
+
+def check_split(octets):
+    split = split_data(octets)
+    if split is None:
+        return
+    head, body = split
+    try:
+        message = decode_message(head)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            decode_message(octets)
+        return
+    message.body = Data((body,))
+    assert decode_message(octets) == message
+
+
+@given(messages)
+def test_split_messages(message):
+    octets = encode_message(message)
+    check_split(octets)
+    if isinstance(message.body, Data) and len(message.body.sections) == 1 and message.footer is None:
+        split = split_data(octets)
+        assert split is not None
+        assert split[1] == message.body.sections[0]
+
+
+@given(messages, st.data())
+def test_split_damaged_messages(message, data):
+    octets = bytearray(encode_message(message) or b"\x00")
+    octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    check_split(bytes(octets))
+
+
+@given(st.binary(max_size=40))
+def test_split_anything(octets):
+    check_split(octets)
+    check_split(b"\x00\x53\x75\xa0" + octets)
