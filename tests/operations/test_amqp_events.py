@@ -17,7 +17,7 @@ from muster.frontends.amqp_links import Opener
 from muster.hub.event_batches import Head, Messages
 from muster.wire.amqp_frames import EMPTY_FRAME
 from muster.wire.amqp_messages import Data, Message
-from muster.wire.amqp_performatives import Attach, Detach, Flow, Source
+from muster.wire.amqp_performatives import Attach, Detach, Flow, SaslInit, Source
 from muster.wire.amqp_types import Described, Int, Long, Symbol, Timestamp, Ulong, Value
 
 HOST = "hub.example.net"
@@ -242,6 +242,19 @@ async def test_the_key_of_an_event_hubs_client_is_its_text(amqp: AmqpClients, se
     cbs = await client.cbs()
     assert await cbs.put(f"sb://{HOST}/{ENTITY}", token) == 200
     await client.link(PARTITION, sender=False)
+
+
+@pytest.mark.parametrize("password", ["key", "token"])
+async def test_a_login_by_sasl_needs_no_token(amqp: AmqpClients, services: Services, password: str) -> None:
+    """Readers that send the name and the key of a policy, or a token of it, and nothing else (interop-facts.md 6)."""
+    await fill(services, 1)
+    key = services.hub.policies["iothubowner"].primary_key
+    secret = key if password == "key" else amqp.policy_token("iothubowner", f"sb://{HOST}/{ENTITY}")
+    client = amqp.connect()
+    await client.sasl(SaslInit("PLAIN", f"\0iothubowner\0{secret}".encode()))
+    await client.open()
+    await client.link(PARTITION, sender=False, credit=1)
+    assert await bodies(client, 1) == [0]
 
 
 async def test_a_token_that_expires_ends_its_readers_alone(amqp: AmqpClients, services: Services) -> None:

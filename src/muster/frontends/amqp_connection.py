@@ -508,7 +508,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._heads[link] = opening.head
         size = opening.max_message_size or _DEFAULT_MESSAGE_SIZE
         self.core.attach(link, max_message_size=size, properties=opening.properties)
-        operation.finished("accepted")
+        operation.finished(opening.outcome)
         self._call(link, opening.head.opened)
         self.flush()
 

@@ -76,7 +76,7 @@ class EventEndpoint:
         try:
             return await self._open(context, link, address)
         except ServiceError as error:
-            return LinkOpening(_Ending(context, link, _told(context, error)))
+            return LinkOpening(_Ending(context, link, _told(context, error)), outcome=error.code)
 
     async def _open(self, context: LinkContext, link: Link, address: Address) -> LinkOpening | None:
         words = address.words
@@ -124,7 +124,7 @@ class EventEndpoint:
             Symbol("address"): f"amqps://{host_in_url(hub.host_name)}:{_PORT}/{below}{end}",
             Symbol("com.microsoft:tracking-id"): context.tracking_id(),
         }
-        return LinkOpening(_Ending(context, link, Error(_LINK_REDIRECT, None, info)))
+        return LinkOpening(_Ending(context, link, Error(_LINK_REDIRECT, None, info)), outcome="redirected")
 
     async def _receiver(self, context: LinkContext, link: Link, hub: Hub, group: str, partition: str) -> LinkOpening:
         claim = await context.claims.service(hub, (Right.SERVICE_CONNECT,), (event_hub_name(hub.name),))

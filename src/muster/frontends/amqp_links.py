@@ -156,11 +156,14 @@ class LinkContext(Protocol):
 
 @dataclass(slots=True)
 class LinkOpening:
-    """An attach that is taken. ``max_message_size`` in bytes, 0 for 1 MiB; ``properties`` go into the answer."""
+    """An attach that is taken. ``max_message_size`` in bytes, 0 for 1 MiB; ``properties`` go into the answer;
+    ``outcome`` into the log: a head may end its link as soon as it is opened.
+    """
 
     head: LinkHead
     max_message_size: int = 0
     properties: Fields | None = None
+    outcome: object = "accepted"
 
 
 Opener = Callable[[LinkContext, Link, Address], Awaitable[LinkOpening | None]]
