@@ -5,13 +5,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-_FILL = """
-WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < :count - 1)
-INSERT INTO event
-SELECT :hub, :partition, n, n * (length(:body) + 1), :now + n, 'Telemetry', 'dev-' || substr('0000' || n % 100, -5), '',
-    '638681000000000000', :authentication, '', :system, :application, :body
-FROM number
-"""
+from muster.hub.event_batches import Messages, stored
+
+_DEVICES = 100
+_COMMIT = 500
+"""Messages that one commit brought, five of each device."""
+
 _AUTHENTICATION = '{"scope":"device","type":"x509Certificate","issuer":"external","acceptingIpFilterRule":null}'
 _SYSTEM = '{"content-type":"application/json","content-encoding":"utf-8"}'
 _APPLICATION = '{"level":"normal"}'
@@ -20,24 +19,26 @@ _APPLICATION = '{"level":"normal"}'
 def fill(database: Path, hub: str, partition: int, count: int, size: int = 256) -> float:
     """Write events of ``size`` bytes into an empty partition; the seconds that it took."""
     body = b'{"pad":"' + b"x" * (size - 10) + b'"}'
-    began = time.monotonic()
+    heads = [
+        ("Telemetry", f"dev-{number:05}", "", "638681000000000000", _AUTHENTICATION, "", _SYSTEM, _APPLICATION)
+        for number in range(_DEVICES)
+    ]
+    began, now = time.monotonic(), time.time_ns() // 1000
+    number = offset = 0
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")
-        values = {
-            "hub": hub,
-            "partition": partition,
-            "count": count,
-            "now": time.time_ns() // 1000,
-            "authentication": _AUTHENTICATION,
-            "system": _SYSTEM,
-            "application": _APPLICATION,
-            "body": body,
-        }
-        connection.execute(_FILL, values)
+        while number < count:
+            each = min(_COMMIT, count - number) // _DEVICES or 1
+            some = heads[: min(_DEVICES, count - number)]
+            messages = Messages.of(*[(head, [body] * each) for head in some])
+            rows = stored(hub, partition, number, offset, messages, now + number)
+            connection.executemany("INSERT INTO event_batch VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            number += messages.count
+            offset += messages.size + messages.count
         changed = connection.execute(
-            "UPDATE event_partition SET next_sequence_number = :count, next_offset = :count * :each"
-            " WHERE hub = :hub AND partition = :partition AND next_sequence_number = 0",
-            {"hub": hub, "partition": partition, "count": count, "each": size + 1},
+            "UPDATE event_partition SET next_sequence_number = ?, next_offset = ?"
+            " WHERE hub = ? AND partition = ? AND next_sequence_number = 0",
+            (number, offset, hub, partition),
         )
         if changed.rowcount != 1:
             raise RuntimeError(f"partition {partition} of {hub} is not there, or not empty")
