@@ -109,6 +109,10 @@ class PythonLoad:
     def publish(self, count: int, window: int, seconds: float) -> Result:
         return self._run("publish", "--count", str(count), "--window", str(window), "--seconds", str(seconds))
 
+    def publish_amqp(self, count: int, window: int, seconds: float) -> Result:
+        options = ("--count", str(count), "--window", str(window), "--seconds", str(seconds))
+        return self._run("publish-amqp", *options)
+
     def register(self, first: int, count: int) -> Result:
         return self._run("register", "--first", str(first), "--count", str(count), "--scope", ID_SCOPE)
 
@@ -325,7 +329,29 @@ class Benchmark:
             name = f"{what.replace('-', ' ')} {CONNECTIONS} x window 1"
             runs = repeat(name, lambda _, what=what: own.twin(what, CONNECTIONS, seconds))  # type: ignore[misc]  # as above
             result[name] = summary(runs, "per_s")
-        return result
+        return result | self._measure_amqp()
+
+    def _measure_amqp(self) -> Result:
+        """Telemetry over AMQP, and over MQTT by the same load, which is slower than the one in C."""
+        load = PythonLoad(self.server, self.certificates)
+        seconds: float = self.options.seconds
+        result: Result = {}
+        ratios: Result = {}
+        for window in (50, 1):
+            name = f"AMQP telemetry {CONNECTIONS} x window {window}"
+            say(name)
+            rounds = range(self.options.rounds)
+            mqtt, amqp = zip(
+                *[
+                    (load.publish(CONNECTIONS, window, seconds), load.publish_amqp(CONNECTIONS, window, seconds))
+                    for _ in rounds
+                ],
+                strict=True,
+            )
+            result[name] = summary(amqp, "msgs_per_s")
+            cost = summary(mqtt, "msgs_per_s")["cpu_us_each"]
+            ratios[f"window {window}"] = round(result[name]["cpu_us_each"] / cost, 2)
+        return result | {"AMQP to MQTT": ratios}
 
     @staticmethod
     def _measure_idle(load: MqttLoad | PythonLoad, connections: int) -> Result:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.wire.amqp_composites import compose, decode_message, encode_message, plain_transfer, split_data
+from muster.wire.amqp_composites import (
+    compose,
+    decode_message,
+    encode_message,
+    plain_transfer,
+    split_data,
+    split_sections,
+)
 from muster.wire.amqp_decoder import decode
 from muster.wire.amqp_encoder import encode
 from muster.wire.amqp_messages import Data
@@ -100,3 +107,21 @@ def test_split_damaged_messages(message, data):
 def test_split_anything(octets):
     check_split(octets)
     check_split(b"\x00\x53\x75\xa0" + octets)
+
+
+@given(messages)
+def test_sections(message):
+    message.body = message.footer = None
+    octets = encode_message(message)
+    sections = split_sections(octets)
+    assert sections is not None
+    assert b"".join(section for _, section in sections) == octets
+    for code, section in sections:
+        assert section[2] == code
+        decode_message(section)
+
+
+@given(st.binary(max_size=40))
+def test_sections_of_anything(octets):
+    sections = split_sections(octets)
+    assert sections is None or b"".join(section for _, section in sections) == octets

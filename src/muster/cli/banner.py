@@ -17,7 +17,7 @@ PORT_FIX = "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443"
 
 _PORT_USES = {
     MQTT_PORT: "MQTT",
-    AMQP_PORT: "AMQP (not served yet)",
+    AMQP_PORT: "AMQP",
     HTTPS_PORT: "HTTPS and MQTT over WebSocket",
     HTTPS_FALLBACK_PORT: "HTTPS and MQTT over WebSocket",
 }

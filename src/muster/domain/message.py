@@ -117,6 +117,12 @@ def property_bag_of(system: dict[str, str], application: dict[str, str]) -> Prop
     return PropertyBag(_text(system), _text(application), size)
 
 
+def with_system_properties(bag: PropertyBag, system: dict[str, str]) -> PropertyBag:
+    """The application properties of ``bag``, which has no others, and these system properties."""
+    size = bag.size + sum(len(value.encode()) for value in system.values())
+    return PropertyBag(_text(system), bag.application_properties, size)
+
+
 def marked_as_will(bag: PropertyBag) -> PropertyBag:
     """The properties of a message that a device left for the case that it does not say goodbye (hub-device.md 3.9)."""
     application = read(bag.application_properties, dict[str, str])

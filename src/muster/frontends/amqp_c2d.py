@@ -72,6 +72,8 @@ class C2dHead(DeviceHead):
                 self._see_lapsed()
                 while self._may_send() and await self._send_next():
                     pass
+                # A lock that lapsed meanwhile: its message was not for the name by which the last look asked.
+                self._wanted |= self._see_lapsed()
             if self._drain and self._open:
                 self._drain = False
                 self.context.core.drained(self.link)
@@ -79,14 +81,18 @@ class C2dHead(DeviceHead):
         finally:
             self._sending = False
 
-    def _see_lapsed(self) -> None:
-        """A message whose lock the device let lapse comes to it again, which needs another name."""
+    def _see_lapsed(self) -> bool:
+        """A message whose lock the device let lapse comes to it again, which needs another name; whether there was
+        one.
+        """
         now = self.context.clock()
+        before = self._receiver
         for lock in self._locks.values():
             if lock.until and lock.until <= now:
                 lock.until = 0
                 if lock.receiver == self._receiver:
                     self._receiver = self.device.new_receiver()
+        return self._receiver != before
 
     async def _send_next(self) -> bool:
         """Lock the next message and send it; False when none waits, or there is no credit any more."""

@@ -10,9 +10,21 @@ import msgspec
 
 from muster.domain.c2d_message import C2dDelivery, C2dProperties
 from muster.domain.errors import ArgumentInvalidError, TooLargeError
-from muster.domain.message import MAXIMUM_MESSAGE_BYTES, PropertyBag, property_bag_of
+from muster.domain.message import (
+    MAXIMUM_MESSAGE_BYTES,
+    PropertyBag,
+    property_bag_of,
+    with_system_properties,
+)
 from muster.domain.timestamp import iso_utc
-from muster.wire.amqp_composites import decode_message, encode_message, split_data
+from muster.wire.amqp_composites import (
+    APPLICATION_PROPERTIES,
+    MESSAGE_ANNOTATIONS,
+    decode_message,
+    encode_message,
+    split_data,
+    split_sections,
+)
 from muster.wire.amqp_messages import AmqpValue, Data, Message, Properties
 from muster.wire.amqp_performatives import Fields
 from muster.wire.amqp_types import (
@@ -74,16 +86,19 @@ _STAMPED = frozenset(
 _DIAGNOSTIC = {"Diagnostic-Id": "iothub-diag-id", "Correlation-Context": "diag-correlation-context"}
 
 
+_NO_PROPERTIES = property_bag_of({}, {})
+
 # Telemetry
 
 
 class TelemetryReader:
     """Reads the messages of one link. It knows what came before a body again: most devices send the same every time."""
 
-    __slots__ = ("_bag", "_bags", "_before_long", "_before_short", "_room")
+    __slots__ = ("_bag", "_bags", "_before_long", "_before_short", "_room", "_sections")
 
     def __init__(self) -> None:
         self._bags: dict[bytes, PropertyBag] = {}
+        self._sections: dict[bytes, tuple[dict[str, str], PropertyBag]] = {}
         # Of the last message: its bag, the room that leaves, and what comes before the length of a body.
         self._bag: PropertyBag
         self._room = -1
@@ -131,13 +146,41 @@ class TelemetryReader:
     def _choose(self, head: bytes) -> PropertyBag:
         bag = self._bags.get(head)
         if bag is None:
-            bag = _bag(decode_message(head))
+            bag = self._read_head(head)
             if len(self._bags) >= _BAG_CACHE:
                 self._bags.clear()
             self._bags[head] = bag
         self._bag, self._room = bag, bag.room
         self._before_short, self._before_long = head + _SHORT_DATA, head + _LONG_DATA
         return bag
+
+    def _read_head(self, head: bytes) -> PropertyBag:
+        """Read only the sections that are new: with ids of their own, messages differ in one of them."""
+        sections = split_sections(head)
+        if sections is None:
+            return _bag(decode_message(head))
+        own: dict[str, str] = {}
+        system: dict[str, str] = {}
+        application = _NO_PROPERTIES
+        for code, octets in sections:
+            if code in (MESSAGE_ANNOTATIONS, APPLICATION_PROPERTIES):
+                known = self._sections.get(octets) or self._read_section(octets)
+                system |= known[0]
+                application = known[1] if code == APPLICATION_PROPERTIES else application
+            else:
+                properties = decode_message(octets).properties
+                if properties is not None:
+                    own.update(_system_properties(properties))
+        system = own | system
+        return with_system_properties(application, system) if system else application
+
+    def _read_section(self, octets: bytes) -> tuple[dict[str, str], PropertyBag]:
+        message = decode_message(octets)
+        system, application = _of_maps(message)
+        if len(self._sections) >= _BAG_CACHE:
+            self._sections.clear()
+        found = self._sections[octets] = (system, property_bag_of({}, application))
+        return found
 
 
 def _body(message: Message) -> bytes:
@@ -158,10 +201,16 @@ def _body(message: Message) -> bytes:
 
 
 def _bag(message: Message) -> PropertyBag:
+    system, application = _of_maps(message)
+    if message.properties is not None:
+        system = dict(_system_properties(message.properties)) | system
+    return property_bag_of(system, application)
+
+
+def _of_maps(message: Message) -> tuple[dict[str, str], dict[str, str]]:
+    """System properties and application properties in the annotations and the application properties."""
     system: dict[str, str] = {}
     application: dict[str, str] = {}
-    if message.properties is not None:
-        system |= _system_properties(message.properties)
     for section in (message.message_annotations, message.application_properties):
         for key, value in (section or {}).items():
             name = key.text if isinstance(key, Symbol) else key
@@ -172,7 +221,7 @@ def _bag(message: Message) -> PropertyBag:
                 system[name] = _text(value)
             elif section is message.application_properties:
                 application[name] = _text(value)
-    return property_bag_of(system, application)
+    return system, application
 
 
 def _system_properties(properties: Properties) -> Iterator[tuple[str, str]]:

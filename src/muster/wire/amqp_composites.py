@@ -448,24 +448,51 @@ def split_data(payload: bytes) -> tuple[bytes, bytes] | None:
     Nothing of what is before it is looked at, only where its sections end: `decode_message` reads it.
     """
     position, end = 0, len(payload)
-    while position + 5 <= end and payload[position] == DESCRIBED and payload[position + 1] == 0x53:
-        code, shape = payload[position + 2], payload[position + 3]
-        if shape in (LIST_8, MAP_8, BINARY_8):
-            following = position + 5 + payload[position + 4]
-        elif shape in (LIST_32, MAP_32, BINARY_32):
-            following = position + 8 + int.from_bytes(payload[position + 4 : position + 8], "big")
-        elif shape == LIST_0:
-            following = position + 4
-        else:
-            return None
+    while position < end:
+        following = _section_end(payload, position)
+        code = payload[position + 2] if following else -1
         if code == DATA:
+            shape = payload[position + 3]
             start = position + (5 if shape == BINARY_8 else 8)
-            whole = following == end and shape in (BINARY_8, BINARY_32) and start <= end
+            whole = following == end and shape in (BINARY_8, BINARY_32)
             return (payload[:position], payload[start:]) if whole else None
         if code not in _BEFORE_BODY:
             return None
         position = following
     return None
+
+
+def split_sections(head: bytes) -> list[tuple[int, bytes]] | None:
+    """What `split_data` cut off, section by section: the code of each, and its bytes; None for what is not that.
+
+    They are different ones, and nothing else is certain of them.
+    """
+    sections: list[tuple[int, bytes]] = []
+    position, end = 0, len(head)
+    while position < end:
+        following = _section_end(head, position)
+        code = head[position + 2] if following else -1
+        if code not in _BEFORE_BODY or code in [other for other, _ in sections]:
+            return None
+        sections.append((code, head[position:following]))
+        position = following
+    return sections
+
+
+def _section_end(data: bytes, position: int) -> int:
+    """Where the section ends that starts here, as clients write most of them; 0 for another one."""
+    if position + 4 > len(data) or data[position] != DESCRIBED or data[position + 1] != 0x53:
+        return 0
+    shape = data[position + 3]
+    if shape == LIST_0:
+        return position + 4
+    if shape in (LIST_8, MAP_8, BINARY_8) and position + 5 <= len(data):
+        following = position + 5 + data[position + 4]
+    elif shape in (LIST_32, MAP_32, BINARY_32) and position + 8 <= len(data):
+        following = position + 8 + int.from_bytes(data[position + 4 : position + 8], "big")
+    else:
+        return 0
+    return following if following <= len(data) else 0
 
 
 def decode_message(data: bytes) -> Message:

@@ -85,6 +85,13 @@ def _decode(data: bytes, position: int, end: int, depth: int) -> tuple[Value, in
 
 def _decode_content(code: int, data: bytes, position: int, end: int, depth: int) -> tuple[Value, int]:
     """The value of this constructor whose bytes, without it, start at `position`."""
+    if code == NULL:
+        return None, position
+    if code in (STRING_8, SYMBOL_8) and position < end:
+        following = position + 1 + data[position]
+        if following <= end:
+            octets = data[position + 1 : following]
+            return (_decode_string(octets) if code == STRING_8 else _decode_symbol(octets)), following
     width = _WIDTHS[code >> 4]
     if code in _FIXED:
         following = _following(code, position, width, end)
