@@ -126,7 +126,7 @@ class PortalServer:
         for portal, listener in ((self._portal, self._listener), (self._guarded, self._guarded_listener)):
             portal.close()
             await listener.close()
-        await self.services.registrations.stop()
+        await self.services.registrations.stop(within=60)
         await self._database.close()
 
 

@@ -28,7 +28,7 @@ async def hub(database: Database) -> AsyncIterator[Services]:
     await migrate(database, clock())
     services = await build_services(database, clock)
     yield services
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 async def append(services: Services, partition: int, *bodies: bytes) -> None:

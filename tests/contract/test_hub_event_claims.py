@@ -34,7 +34,7 @@ async def hub(database: Database) -> AsyncIterator[Services]:
     services = await build_services(database, clock)
     await services.hubs.update("hub", (), services.hub.facts, events=EventSettings(tuple(HubEventSource)))
     yield services
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 async def everything(services: Services) -> list[Event]:

@@ -26,7 +26,7 @@ async def services(database: Database) -> AsyncIterator[Services]:
     await migrate(database, clock())
     built = await build_services(database, clock)
     yield built
-    await built.registrations.stop()
+    await built.registrations.stop(within=60)
 
 
 @pytest.fixture

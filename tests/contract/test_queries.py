@@ -77,7 +77,7 @@ def sqlite_hub(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory)
     file = tmp_path_factory.mktemp("queries") / "muster.db"
     services = runner.run(opened(runner.run(open_sqlite(file, durable=False))))
     yield Hub(runner, services)
-    runner.run(services.registrations.stop())
+    runner.run(services.registrations.stop(within=60))
     runner.run(services.database.close())
 
 
@@ -86,7 +86,7 @@ def postgres_hub(runner: asyncio.Runner, postgres_server: PostgresServer) -> Any
     context = postgres_server.fresh_database()
     services = runner.run(opened(runner.run(open_postgres(runner.run(context.__aenter__())))))
     yield Hub(runner, services)
-    runner.run(services.registrations.stop())
+    runner.run(services.registrations.stop(within=60))
     runner.run(services.database.close())
     runner.run(context.__aexit__(None, None, None))
 

@@ -90,14 +90,14 @@ async def test_registrations(services: Services) -> None:
         return services.registrations.register(DeviceLogin(ID_SCOPE, device), credential, b"")
 
     assert await outcomes([register(number) for number in range(WORKERS)]) == EXACTLY
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     stored = [number for number in range(WORKERS) if await services.records.find(ID_SCOPE, f"dev-{number}")]
     assert len(stored) == ROOM
     await register(stored[0])  # who is registered may come again
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     await services.records.delete(ID_SCOPE, f"dev-{stored[0]}", None)
     await register(stored[0])
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 async def test_far_below_a_maximum_an_older_count_is_enough(services: Services) -> None:

@@ -25,7 +25,7 @@ async def hub(database: Database) -> AsyncIterator[Services]:
     services = await build_services(database, clock)
     await services.devices.put("hub", "d1", IdentityBody(device_id="d1"), None)
     yield services
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 def desired(**values: object) -> TwinBody:

@@ -31,7 +31,7 @@ async def register(services: Services, registration_id: str = "dev-01", body: by
     login = DeviceLogin(ID_SCOPE, registration_id)
     text = create_token(f"{ID_SCOPE}/registrations/{registration_id}", KEY, services.clock() // SECOND + 600)
     operation = await services.registrations.register(login, Credential((), text, "peer"), body)
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return await services.registrations.status(login, operation.registration.operation_id)
 
 

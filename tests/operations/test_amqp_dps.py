@@ -135,7 +135,7 @@ async def test_a_registration(device: Device, services: Services) -> None:
     answer, body = await device.ask(register(Data((b'{"registrationId":"dev-01"}',))))
     assert (answer.properties, answer.application_properties) == (None, RETRY)
     assert body == {"operationId": body["operationId"], "status": "assigning"}
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     answer, final = await device.ask(poll(body["operationId"]))
     assert (answer.properties, answer.application_properties) == (None, None)
     assert (final["operationId"], final["status"]) == (body["operationId"], "assigned")
@@ -267,7 +267,7 @@ async def test_credit_is_drained(device: Device) -> None:
 async def test_credit_comes_again(device: Device, services: Services) -> None:
     """As much as there is room for, when half of it is used up."""
     _, body = await device.ask(register())
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     for _ in range(CREDIT // 2 - 2):
         await device.ask(poll(body["operationId"]))
     await device.ask(poll(body["operationId"]))
@@ -353,7 +353,7 @@ async def test_a_key(amqp: AmqpClients, services: Services) -> None:
     address = f"{ID_SCOPE}/registrations/dev-02"
     device = await Device.open(await with_key(amqp, address, address), address)
     _, body = await device.ask(register())
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     assert (await device.ask(poll(body["operationId"])))[1]["status"] == "assigned"
 
 
@@ -413,7 +413,7 @@ async def test_several_registrations_on_one_connection(amqp: AmqpClients, servic
     await client.open()
     one, two = await Device.open(client), await Device.open(client, address)
     operations = [(await device.ask(register()))[1]["operationId"] for device in (one, two)]
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     for device, operation, name in zip((one, two), operations, ("dev-01", "dev-02"), strict=True):
         assert (await device.ask(poll(operation)))[1]["registrationState"]["deviceId"] == name
     body = await one.is_rejected(poll(operations[1]), "amqp:not-found")
@@ -424,7 +424,7 @@ async def test_a_poll_on_another_connection_proves_itself(
     amqp: AmqpClients, device: Device, services: Services
 ) -> None:
     _, body = await device.ask(register())
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     second = await Device.open(await amqp.open(DEVICE.certificate))
     assert (await second.ask(poll(body["operationId"])))[1]["status"] == "assigned"
     stranger = await Device.open(await amqp.open(other_self_signed("dev-01").certificate))
@@ -446,7 +446,7 @@ async def test_a_disabled_enrollment(amqp: AmqpClients, services: Services) -> N
     await services.enroll("dev-01", DEVICE.certificate_pem.decode(), provisioningStatus="disabled")
     device = await Device.open(await amqp.open(DEVICE.certificate))
     _, body = await device.ask(register())
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     assert (await device.ask(poll(body["operationId"])))[1]["status"] == "disabled"
 
 
@@ -461,7 +461,7 @@ async def test_a_payload_goes_to_the_webhook_and_one_comes_back(amqp: AmqpClient
     )
     device = await Device.open(await amqp.open(DEVICE.certificate))
     _, body = await device.ask(register(Data(('{"payload":{"model":"ü"}}'.encode(),))))
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     final = (await device.ask(poll(body["operationId"])))[1]
     assert final["registrationState"]["payload"] == {"site": "ü"}
     assert services.webhook.asked[0][1]["deviceRuntimeContext"]["payload"] == {"model": "ü"}
@@ -475,7 +475,7 @@ async def test_a_certificate_is_issued(amqp: AmqpClients, services: Services) ->
     client = await amqp.open(DEVICE.certificate)
     device = await Device.open(client, version="2026-11-01")
     _, body = await device.ask(wanted)
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     final = (await device.ask(poll(body["operationId"])))[1]
     chain = final["registrationState"]["issuedCertificateChain"]
     assert [base64.b64decode(one) for one in chain[1:]] == [to_der(one) for one in intermediate().chain]

@@ -234,7 +234,7 @@ async def test_it_registers_without_keys_in_the_body(peer: Peer, services: Servi
     credential = await proven(services, peer)
     login = DeviceLogin(ID_SCOPE, ID, "2019-03-31")
     operation = await services.registrations.register(login, credential, b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     done = await services.registrations.status(login, operation.registration.operation_id)
     assert (done.registration.status, done.registration.device_id) == ("assigned", ID)
     key, _ = TPM.activate(base64.b64decode(done.registration.attestation["tpm"]["authenticationKey"]))

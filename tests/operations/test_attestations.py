@@ -33,7 +33,7 @@ def token(services: Services, registration_id: str, key: str, *, key_name: str =
 async def register(services: Services, registration_id: str, credential: Credential) -> Operation:
     login = DeviceLogin(ID_SCOPE, registration_id)
     operation = await services.registrations.register(login, credential, b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return await services.registrations.status(login, operation.registration.operation_id)
 
 

@@ -66,7 +66,7 @@ async def register(services: Services, csr: str, registration_id: str = "dev-01"
 
 async def finished(services: Services, operation: Operation, registration_id: str = "dev-01") -> dict[str, Any]:
     """The registration state that the device polls in the end."""
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     last = await services.registrations.status(login(registration_id), operation.registration.operation_id)
     state: dict[str, Any] = operation_view(last.registration, last.hub_host)["registrationState"]
     return state
@@ -368,7 +368,7 @@ async def test_a_fleet_at_once(services: Services) -> None:
         return await services.registrations.register(login(name), token, body(encoded(request(name))))
 
     operations = await asyncio.gather(*map(one, names))
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     serial_numbers = set()
     for name, operation in zip(names, operations, strict=True):
         certificate = x509.load_der_x509_certificate(chain_of(await finished(services, operation, name))[0])

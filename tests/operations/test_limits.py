@@ -77,7 +77,7 @@ class Asker:
 
     async def register(self, registration_id: str = "dev-01", body: bytes = b"{}") -> Answer:
         answer = await self.device("PUT", "/register", body, registration_id)
-        await self.services.registrations.stop()
+        await self.services.registrations.stop(within=60)
         return answer
 
     async def registered(self) -> str:
@@ -338,14 +338,14 @@ async def test_over_mqtt_the_topic_says_when_to_come_again(mqtt: MqttClients, se
     topic, refusal = await mqtt_answer(client, register.format(4))
     assert (topic, refusal["errorCode"]) == ("429/?$rid=4&retry-after=20", 429001)
     assert "more registrations than 3/m" in refusal["message"]
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     poll = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid={}&operationId=" + body["operationId"]
     assert (await mqtt_answer(client, poll.format(5)))[0] == "200/?$rid=5"
     assert (await mqtt_answer(client, poll.format(6)))[0] == "429/?$rid=6&retry-after=10"
     services.clock.advance(20 * SECOND)
     assert (await mqtt_answer(client, poll.format(7)))[0] == "200/?$rid=7"
     assert (await mqtt_answer(client, register.format(8)))[0] == "202/?$rid=8&retry-after=3"
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 # The documentation

@@ -75,7 +75,7 @@ async def test_a_registration(device: MqttClient, services: Services) -> None:
     topic, body = await ask(device, REGISTER.format("r1"), b'{"payload": null, "registrationId": "dev-01"}')
     assert topic == "202/?$rid=r1&retry-after=3"
     assert body == {"operationId": body["operationId"], "status": "assigning"}
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     topic, final = await ask(device, POLL.format("r2", body["operationId"]), b" ")
     assert topic == "200/?$rid=r2"
     assert final["operationId"] == body["operationId"]
@@ -105,7 +105,7 @@ async def registered(
         assert await client.receive(Puback) == Puback(2)
     topic, body = await response(client)
     assert topic == "202/?$rid=1&retry-after=3"
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     await client.send(Publish(POLL.format(1, body["operationId"]).encode(), poll, qos, 3 if qos else 0))
     if qos:
         assert await client.receive(Puback) == Puback(3)
@@ -265,7 +265,7 @@ async def test_a_registration_in_progress_is_found_again(device: MqttClient, ser
     """Asked twice at once: one operation (dps.md 11)."""
     await device.send(Publish(REGISTER.format(1).encode(), b""), Publish(REGISTER.format(2).encode(), b""))
     operations = {(await response(device))[1]["operationId"] for _ in range(2)}
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     for operation in operations:
         assert (await ask(device, POLL.format(9, operation)))[0] == "200/?$rid=9"
     assert (await services.records.get(ID_SCOPE, "dev-01")).status == "assigned"
@@ -310,7 +310,7 @@ async def test_the_operation_of_another_registration(mqtt: MqttClients, device: 
     other = self_signed("dev-02")
     await services.enroll("dev-02", other.certificate_pem.decode())
     _, body = await ask(device, REGISTER.format(1))
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     stranger = await mqtt.to_dps("dev-02", other.certificate)
     await stranger.subscribe(RESPONSES)
     topic, _ = await ask(stranger, POLL.format(1, body["operationId"]))
@@ -324,7 +324,7 @@ async def test_a_disabled_enrollment(mqtt: MqttClients, services: Services) -> N
     await client.subscribe(RESPONSES)
     topic, body = await ask(client, REGISTER.format(1))
     assert topic == "202/?$rid=1&retry-after=3"
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     topic, final = await ask(client, POLL.format(2, body["operationId"]))
     assert topic == "200/?$rid=2"
     assert final["status"] == "disabled"
@@ -539,7 +539,7 @@ async def test_net_asks_for_a_certificate(mqtt: MqttClients, services: Services)
     body = json.dumps({"registrationId": "dev-01", "csr": csr}).encode()
     topic, accepted = await ask(client, REGISTER.format(1), body)
     assert topic == "202/?$rid=1&retry-after=3"
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     topic, final = await ask(client, POLL.format(2, accepted["operationId"]))
     assert topic == "200/?$rid=2"
     chain = [base64.b64decode(one) for one in final["registrationState"]["issuedCertificateChain"]]

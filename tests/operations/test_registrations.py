@@ -38,7 +38,7 @@ def credential(*identities: Identity) -> Credential:
 
 async def finished(services: Services, operation: Operation, registration_id: str = "dev-01") -> Operation:
     """What the device sees once nothing is being assigned any more."""
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return await services.registrations.status(login(registration_id), operation.registration.operation_id)
 
 
@@ -201,7 +201,7 @@ async def test_registering_again_while_assigning_is_the_same_operation(enrolled:
     operations = await asyncio.gather(
         *(enrolled.registrations.register(login(), credential(DEVICE), b"") for _ in range(8))
     )
-    await enrolled.registrations.stop()
+    await enrolled.registrations.stop(within=60)
     stored = await enrolled.records.get(ID_SCOPE, "dev-01")
     assert stored.status == "assigned"
     assert stored.operation_id in {operation.registration.operation_id for operation in operations}

@@ -46,7 +46,7 @@ async def register(services: Services, registration_id: str = "dev-01") -> None:
     services.clock.now = time.time_ns() // 1000
     credential = Credential((DEVICE.certificate,), "", "127.0.0.1:1 MQTT TLSv1.2")
     await services.registrations.register(DeviceLogin(ID_SCOPE, registration_id), credential, b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
 
 
 async def test_a_created_enrollment_has_the_shape_that_clients_read(rest: RestClient) -> None:

@@ -108,7 +108,7 @@ def require_refused(answer: Answer, code: int, message: str | None = None) -> No
 
 async def finished(services: Services, device: Device, accepted: Answer) -> Any:
     """What the device polls when it is assigned."""
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     answer = await device.poll(accepted.json["operationId"])
     assert answer.status == 200
     return answer.json
@@ -175,7 +175,7 @@ async def test_bodies_of_a_lookup(services: Services, api: RestClient) -> None:
     device = Device(api, token(services))
     require_refused(await device.look_up(BODY), 404202)
     await device.register()
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     require_refused(await device.look_up({"registrationId": "another"}), 400004)
     require_refused(await device.look_up({"registrationId": "pump-17", "csr": "MIIB"}), 400004)
     require_refused(await device.look_up(b"{"), 400006)
@@ -232,7 +232,7 @@ async def test_tokens_that_are_refused(services: Services, api: RestClient) -> N
 
 async def test_polls_and_lookups_are_judged(services: Services, api: RestClient) -> None:
     accepted = await Device(api, token(services)).register()
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     for refused in (None, token(services, key=base64.b64encode(b"wrong").decode())):
         stranger = Device(api, refused)
         assert (await stranger.poll(accepted.json["operationId"])).status == 401

@@ -80,7 +80,7 @@ def presented(*certificates: bytes) -> Credential:
 async def register(services: Services, credential: Credential) -> str:
     login = DeviceLogin(ID_SCOPE, "dev-01")
     operation = await services.registrations.register(login, credential, b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return (await services.registrations.status(login, operation.registration.operation_id)).registration.status
 
 
@@ -167,7 +167,7 @@ async def test_a_device_that_keeps_its_issuer_to_itself(plant: Plant) -> None:
 async def test_a_registration_that_goes_on_is_judged_at_every_poll(enrolled: Plant) -> None:
     services, login = enrolled.services, DeviceLogin(ID_SCOPE, "dev-01")
     operation = await services.registrations.register(login, presented(DEVICE, LINE), b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     enrolled.revoke(SERIAL)
     await enrolled.look()
     with pytest.raises(InvalidCertificateError):

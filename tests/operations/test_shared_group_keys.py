@@ -70,7 +70,7 @@ async def register(services: Services, registration_id: str) -> list[Report]:
     token = create_token(f"{ID_SCOPE}/registrations/{registration_id}", key, services.clock.now // SECOND + 60)
     credential = Credential((), token, "127.0.0.1:1 MQTT TLSv1.2")
     await services.registrations.register(DeviceLogin(ID_SCOPE, registration_id), credential, b"")
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return await services.reports.find(registration_id)
 
 

@@ -82,7 +82,7 @@ class Place:
         self.directory.cleanup()
 
     async def _end(self) -> None:
-        await self.services.registrations.stop()
+        await self.services.registrations.stop(within=60)
         await self.services.database.close()
 
 

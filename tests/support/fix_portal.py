@@ -93,5 +93,5 @@ async def try_to_register(services: Services, registration_id: str, *identities:
         await services.registrations.register(DeviceLogin(ID_SCOPE, registration_id), credential, b"")
     except ServiceError as error:
         return error.tracking_id
-    await services.registrations.stop()
+    await services.registrations.stop(within=60)
     return None

@@ -141,5 +141,5 @@ async def services(tmp_path: Path, rates: Rates, quotas: Quotas) -> AsyncIterato
     await migrate(database, clock())
     built = await build_services(database, clock, tmp_path / "ca", rates=rates, quotas=quotas)
     yield built
-    await built.registrations.stop()
+    await built.registrations.stop(within=60)
     await database.close()

@@ -256,7 +256,7 @@ class Player:
     async def _do(self, what: str) -> None:
         match what:
             case "the registration ends":
-                await self._services.registrations.stop()
+                await self._services.registrations.stop(within=60)
             case "a new connection":
                 await self._end()
             case "the server closes":

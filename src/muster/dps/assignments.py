@@ -102,10 +102,10 @@ class Assignments:
             self.begin(id_scope, key, operation)
         return len(interrupted)
 
-    async def stop(self) -> None:
-        """Wait for what is being assigned; what does not finish is resumed at the next start."""
+    async def stop(self, within: float) -> None:
+        """Wait so many seconds for what is being assigned; what does not finish is resumed at the next start."""
         if self._running:
-            _done, late = await asyncio.wait(self._running, timeout=5)
+            _done, late = await asyncio.wait(self._running, timeout=within)
             for task in late:
                 task.cancel()
 

@@ -107,9 +107,9 @@ class Registrations:
         """Resume what an earlier process left *assigning*; returns how many."""
         return await self._assignments.start()
 
-    async def stop(self) -> None:
-        """Wait for what is being assigned."""
-        await self._assignments.stop()
+    async def stop(self, within: float = 5.0) -> None:
+        """Wait so many seconds for what is being assigned."""
+        await self._assignments.stop(within)
 
     def new_tracking_id(self) -> str:
         """For an answer that has no report."""
