@@ -299,21 +299,28 @@ class AmqpProtocol(asyncio.Protocol):
         if self._after_read:
             calls, self._after_read = self._after_read, []
             for call in calls:
-                call()
+                try:
+                    call()
+                except Exception:  # noqa: BLE001 - a bug in one head is not the end of the others
+                    _log.exception("%s: what one read brought is lost", self.describe())
 
     def _tell(self, head: LinkHead, event: Delivery | Disposed | Credit) -> None:
+        if isinstance(event, Delivery):
+            self._call(event.link, head.delivery, event)
+        elif isinstance(event, Disposed):
+            self._call(event.link, head.disposed, event)
+        else:
+            self._call(event.link, head.credit, event)
+
+    def _call(self, link: Link, method: Callable[..., None], *event: Event) -> None:
+        """A method of a head; what it raises ends its link and no other."""
         try:
-            if isinstance(event, Delivery):
-                head.delivery(event)
-            elif isinstance(event, Disposed):
-                head.disposed(event)
-            else:
-                head.credit(event)
+            method(*event)
         except ServiceError as error:
-            self.detach(event.link, error)
+            self.detach(link, error)
         except Exception:  # noqa: BLE001 - a bug in one head is not the end of the others
-            _log.exception("%s: %s failed", self.describe(), event.link)
-            self.detach(event.link, ServerError())
+            _log.exception("%s: %s failed", self.describe(), link)
+            self.detach(link, ServerError())
 
     def _react(self, event: Event) -> None:
         match event:
@@ -469,11 +476,17 @@ class AmqpProtocol(asyncio.Protocol):
                 if link is not None and self.core.is_gone(link):
                     coroutine.close()
                 else:
-                    await coroutine
+                    await self._work_on(coroutine)
                 if len(self._waiting) < _MAXIMUM_WAITING // 2:
                     self.resume_reading(_QUEUE)
         finally:
             self._working = False
+
+    async def _work_on(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception:  # noqa: BLE001 - the next one has its turn whatever happened
+            _log.exception("%s: a request failed", self.describe())
 
     async def _open(self, link: Link) -> None:
         operation = Operation("attach", address_of(link) or "(no address)")
@@ -496,7 +509,7 @@ class AmqpProtocol(asyncio.Protocol):
         size = opening.max_message_size or _DEFAULT_MESSAGE_SIZE
         self.core.attach(link, max_message_size=size, properties=opening.properties)
         operation.finished(opening.outcome)
-        opening.head.opened()
+        self._call(link, opening.head.opened)
         self.flush()
 
     def _refuse(self, link: Link, error: ServiceError) -> None:
@@ -508,7 +521,7 @@ class AmqpProtocol(asyncio.Protocol):
             self._held_back.discard(link)
             head = self._heads.get(link)
             if head is not None:
-                head.resumed()
+                self._call(link, head.resumed)
 
     # Bounds
 
