@@ -194,6 +194,44 @@ class TestEnds:
         assert "a bug of this head" in caplog.text
         await still_works(client, second)
 
+    async def test_a_bug_when_a_link_opens(self, amqp: AmqpClients, node: Node) -> None:
+        client = await amqp.open()
+        faulty, free = client.attach("/faulty", sender=True), client.attach("/free", sender=True)
+        await client.send(faulty, free)
+        await client.is_refused(faulty, "amqp:internal-error")
+        assert (await client.receive(Attach)).name == free.name
+        assert node.links[0].events == ["opened", "closed"]
+
+    async def test_a_bug_when_a_link_may_send_again(self, amqp: AmqpClients, node: Node) -> None:
+        client = await amqp.open()
+        link = await client.link("/free", sender=False)
+        client.protocol.pause_writing()
+        node.link.queue = [b"break"]
+        node.link.send()
+        client.protocol.resume_writing()
+        await client.is_detached(link, "amqp:internal-error")
+        await client.link("/free", sender=True)
+
+    async def test_a_bug_behind_a_read(self, amqp: AmqpClients, node: Node, caplog: pytest.LogCaptureFixture) -> None:
+        client, first, second = await two_links(amqp, node)
+        await client.settles(await client.transfer(first, b"break after"))
+        assert "a bug of this head" in caplog.text
+        await still_works(client, second)
+
+    async def test_a_bug_of_a_request_leaves_the_next_one_its_turn(
+        self, amqp: AmqpClients, node: Node, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client, first, second = await two_links(amqp, node)
+
+        async def fail() -> None:
+            raise RuntimeError("a bug of this request")
+
+        client.protocol.in_order(fail())
+        await client.link("/free", sender=True)
+        assert "a bug of this request" in caplog.text
+        await still_works(client, first)
+        await still_works(client, second)
+
     async def test_the_server_detaches_one_link(self, amqp: AmqpClients, node: Node) -> None:
         client, first, second = await two_links(amqp, node)
         node.links[0].context.detach(node.links[0].link, ThrottledError())

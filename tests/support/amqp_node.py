@@ -11,6 +11,7 @@ from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyB
 from muster.domain.errors import ServiceError
 from muster.domain.module import ModuleBody
 from muster.frontends.amqp_addresses import Address
+from muster.frontends.amqp_connection import address_of
 from muster.frontends.amqp_links import BaseLinkHead, LinkContext, LinkOpening
 from muster.pki.certificate import sha1_thumbprint
 from muster.wire.amqp_performatives import RECEIVER, Accepted
@@ -30,6 +31,8 @@ class NodeLink(BaseLinkHead):
 
     def opened(self) -> None:
         self.events.append("opened")
+        if address_of(self.link) == "/faulty":
+            raise RuntimeError("a bug of this head")
         if self.link.role == RECEIVER:
             self.context.core.grant(self.link, 10)
 
@@ -37,6 +40,8 @@ class NodeLink(BaseLinkHead):
         self.events.append("delivery")
         if delivery.payload == b"break":
             raise RuntimeError("a bug of this head")
+        if delivery.payload == b"break after":
+            self.context.after_read(self._break)
         if delivery.payload == b"refuse":
             raise ServiceError("as asked for")
         self.context.core.settle(self.link, [delivery.delivery_id], Accepted())
@@ -47,12 +52,17 @@ class NodeLink(BaseLinkHead):
 
     def resumed(self) -> None:
         self.events.append("resumed")
+        if self.queue == [b"break"]:
+            raise RuntimeError("a bug of this head")
         self.send()
 
     def closed(self) -> None:
         self.events.append("closed")
         if self.unwatch is not None:
             self.unwatch()
+
+    def _break(self) -> None:
+        raise RuntimeError("a bug of this head")
 
     def send(self) -> None:
         while self.queue and self.link.credit > 0 and self.context.may_send(self.link):
@@ -62,7 +72,8 @@ class NodeLink(BaseLinkHead):
 
 class Node:
     """``/devices/{d}[/modules/{m}]/...`` is for that identity, ``/service`` for policies with ServiceConnect, ``/free``
-    for anybody, ``/slow`` too when ``gate`` is set. ``/broken`` has a bug.
+    for anybody, ``/slow`` too when ``gate`` is set. ``/broken`` and
+    ``/faulty`` have bugs, one before and one after the attach.
     """
 
     def __init__(self, services: Services) -> None:
@@ -86,7 +97,7 @@ class Node:
                 who = await context.claims.service(self._hub(context), [Right.SERVICE_CONNECT])
             case ("broken",):
                 raise RuntimeError("a bug of this opener")
-            case ("free",):
+            case ("free",) | ("faulty",):
                 pass
             case ("slow",):
                 await self.gate.wait()

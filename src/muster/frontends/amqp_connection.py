@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from muster.domain.errors import ServerError, ServiceError, TooManyLinksError, UnauthorizedAccessError
+from muster.domain.errors import ServerError, ServiceError, TooManyLinksError
 from muster.frontends import amqp_sasl, status
 from muster.frontends.amqp_claims import Claims, ClaimServices
 from muster.frontends.amqp_links import LinkContext, LinkHead, LinkOpening
+from muster.frontends.amqp_login import BeginExchange, SaslLogin
 from muster.frontends.listener import Peer
 from muster.frontends.tasks import Tasks
 from muster.hub.hubs import host_without_port
@@ -30,7 +31,6 @@ from muster.wire.amqp_performatives import (
     SASL_SYS,
     Error,
     Open,
-    SaslChallenge,
     SaslInit,
     SaslResponse,
     Target,
@@ -104,7 +104,7 @@ class ConnectionServices:
     clock: Callable[[], int]
     new_tracking_id: Callable[[], str]
     open_link: OpenLink
-    tpm: "Callable[[LinkContext], amqp_sasl.SaslExchange] | None" = None
+    tpm: BeginExchange | None = None
 
 
 class AmqpProtocol(asyncio.Protocol):
@@ -124,7 +124,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._waiting: deque[tuple[Link | None, Coroutine[Any, Any, None]]] = deque()
         self._held_back: set[Link] = set()
         self._after_read: list[Callable[[], None]] = []
-        self._exchange: amqp_sasl.SaslExchange | None = None
+        self._login = SaslLogin(self, services.tpm)
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
         self._buffered = 0
@@ -299,21 +299,28 @@ class AmqpProtocol(asyncio.Protocol):
         if self._after_read:
             calls, self._after_read = self._after_read, []
             for call in calls:
-                call()
+                try:
+                    call()
+                except Exception:  # noqa: BLE001 - a bug in one head is not the end of the others
+                    _log.exception("%s: what one read brought is lost", self.describe())
 
     def _tell(self, head: LinkHead, event: Delivery | Disposed | Credit) -> None:
+        if isinstance(event, Delivery):
+            self._call(event.link, head.delivery, event)
+        elif isinstance(event, Disposed):
+            self._call(event.link, head.disposed, event)
+        else:
+            self._call(event.link, head.credit, event)
+
+    def _call(self, link: Link, method: Callable[..., None], *event: Event) -> None:
+        """A method of a head; what it raises ends its link and no other."""
         try:
-            if isinstance(event, Delivery):
-                head.delivery(event)
-            elif isinstance(event, Disposed):
-                head.disposed(event)
-            else:
-                head.credit(event)
+            method(*event)
         except ServiceError as error:
-            self.detach(event.link, error)
+            self.detach(link, error)
         except Exception:  # noqa: BLE001 - a bug in one head is not the end of the others
-            _log.exception("%s: %s failed", self.describe(), event.link)
-            self.detach(event.link, ServerError())
+            _log.exception("%s: %s failed", self.describe(), link)
+            self.detach(link, ServerError())
 
     def _react(self, event: Event) -> None:
         match event:
@@ -382,7 +389,7 @@ class AmqpProtocol(asyncio.Protocol):
         operation = Operation("sasl", body.mechanism if isinstance(body, SaslInit) else "response")
         code, challenge = SASL_OK, None
         try:
-            challenge = await self._step(body)
+            challenge = await self._login.step(body)
         except ServiceError as error:
             operation.finished(error.code, error.tracking_id)
             code = SASL_AUTH
@@ -394,44 +401,11 @@ class AmqpProtocol(asyncio.Protocol):
         if challenge is not None:
             self.core.sasl_challenge(challenge)
         else:
+            if code == SASL_OK:
+                operation.finished("accepted")
             self._dispatch(self.core.sasl_outcome(code, self.clock()))
         self.resume_reading(_VERDICT)
         self.flush()
-
-    async def _step(self, body: SaslInit | SaslResponse) -> bytes | None:
-        """A challenge, or None for success. Raises ServiceError for a refusal."""
-        if isinstance(body, SaslInit):
-            if not self.host and body.mechanism != amqp_sasl.TPM:
-                self.host = self.claims.host = host_without_port(body.hostname or "")
-            if body.mechanism == amqp_sasl.TPM and self._services.tpm is not None:
-                self._exchange = self._services.tpm(self)
-            elif body.mechanism == amqp_sasl.PLAIN:
-                await self._log_in(body)
-                return None
-            elif self._needs_nothing(body.mechanism):
-                return None
-        if self._exchange is None:
-            _log.info("%s: SASL with %r refused", self.describe(), body)
-            raise UnauthorizedAccessError
-        answer = await self._exchange.step(body)
-        if isinstance(answer, SaslChallenge):
-            return answer.challenge
-        if answer.code != SASL_OK:
-            raise UnauthorizedAccessError
-        return None
-
-    def _needs_nothing(self, mechanism: str) -> bool:
-        if mechanism == amqp_sasl.EXTERNAL:
-            return bool(self.peer.certificates)
-        return mechanism in (amqp_sasl.ANONYMOUS, amqp_sasl.MSSBCBS)
-
-    async def _log_in(self, body: SaslInit) -> None:
-        plain = amqp_sasl.read_plain(body.initial_response)
-        if plain is None:
-            _log.info("%s: SASL PLAIN with what is neither user nor password", self.describe())
-            raise UnauthorizedAccessError
-        user, password = plain
-        await self.claims.login(amqp_sasl.read_user(user), password)
 
     # Links
 
@@ -467,11 +441,17 @@ class AmqpProtocol(asyncio.Protocol):
                 if link is not None and self.core.is_gone(link):
                     coroutine.close()
                 else:
-                    await coroutine
+                    await self._work_on(coroutine)
                 if len(self._waiting) < _MAXIMUM_WAITING // 2:
                     self.resume_reading(_QUEUE)
         finally:
             self._working = False
+
+    async def _work_on(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception:  # noqa: BLE001 - the next one has its turn whatever happened
+            _log.exception("%s: a request failed", self.describe())
 
     async def _open(self, link: Link) -> None:
         operation = Operation("attach", address_of(link) or "(no address)")
@@ -494,7 +474,7 @@ class AmqpProtocol(asyncio.Protocol):
         size = opening.max_message_size or _DEFAULT_MESSAGE_SIZE
         self.core.attach(link, max_message_size=size, properties=opening.properties)
         operation.finished("accepted")
-        opening.head.opened()
+        self._call(link, opening.head.opened)
         self.flush()
 
     def _refuse(self, link: Link, error: ServiceError) -> None:
@@ -506,7 +486,7 @@ class AmqpProtocol(asyncio.Protocol):
             self._held_back.discard(link)
             head = self._heads.get(link)
             if head is not None:
-                head.resumed()
+                self._call(link, head.resumed)
 
     # Bounds
 
