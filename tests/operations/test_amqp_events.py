@@ -356,6 +356,24 @@ async def test_runtime_metrics_for_who_wants_them(services: Services, client: Am
     }
 
 
+async def test_readers_that_are_behind_lose_nothing_while_devices_send(services: Services, amqp: AmqpClients) -> None:
+    """They rest then, in turns; each sees every event once and in order all the same."""
+    count, more = 1200, 60
+    await services.events.store("hub", 1, Messages.of((HEAD, [b"%d" % index for index in range(count)])))
+    readers = [await authorized(amqp) for _ in range(5)]
+
+    async def send() -> None:
+        for index in range(count, count + more):
+            await services.events.store("hub", 1, Messages.of((HEAD, [b"%d" % index])))
+
+    async def read(client: AmqpClient) -> list[int]:
+        await client.link(PARTITION, sender=False, credit=count + more)
+        return await bodies(client, count + more)
+
+    found = await asyncio.gather(send(), *map(read, readers))
+    assert found[1:] == [list(range(count + more))] * 5
+
+
 # Owner levels
 
 

@@ -46,8 +46,6 @@ class TelemetryHead(DeviceHead):
         # What is under way to the disk.
         self._pending = 0
         self._pending_bytes = 0
-        # Those of all links of the connection that have too much on its way: while there is one nothing is read.
-        self._holding: set[TelemetryHead] = device.context.shared.setdefault(TelemetryHead, set())
 
     def opened(self) -> None:
         self.context.core.grant(self.link, WINDOW)
@@ -100,7 +98,7 @@ class TelemetryHead(DeviceHead):
         committed = partial(self._committed, deliveries, size, delivery_ids)
         self._events.append(self._hub, self._partition, messages, committed)
         if self._pending_bytes >= _MAXIMUM_PENDING_BYTES or self._events.is_full:
-            self._hold_back()
+            self.context.pause_reading(self)  # until some of it is on disk
 
     def _committed(self, deliveries: int, size: int, delivery_ids: list[int], error: BaseException | None) -> None:
         self._pending -= deliveries
@@ -112,7 +110,7 @@ class TelemetryHead(DeviceHead):
             refusal = UnavailableError(f"The messages could not be stored: {error}.")
             self.context.core.settle(self.link, delivery_ids, Rejected(self.error(refusal)))
         if self._pending_bytes < _MAXIMUM_PENDING_BYTES:
-            self._let_go()
+            self.context.resume_reading(self)
         self._replenish()
         self.context.flush_soon()
 
@@ -122,17 +120,6 @@ class TelemetryHead(DeviceHead):
         if room >= _WINDOW_STEP and not self.link.detached:
             self.context.core.grant(self.link, self.link.credit + room)
 
-    def _hold_back(self) -> None:
-        """Until some of it is on disk."""
-        self._holding.add(self)
-        self.context.pause_reading()
-
-    def _let_go(self) -> None:
-        if self in self._holding:
-            self._holding.discard(self)
-            if not self._holding:
-                self.context.resume_reading()
-
     def closed(self) -> None:
-        self._let_go()
+        self.context.resume_reading(self)
         super().closed()

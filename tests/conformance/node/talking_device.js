@@ -52,6 +52,11 @@ async function heard({ connection, kind, count = 1 }) {
   return inbox.splice(0, count);
 }
 
+/** Those that wait to be asked for, and go on waiting. */
+async function waiting({ connection, kind }) {
+  return clients[connection][kind];
+}
+
 /** The twin, read anew. */
 async function twin({ connection }) {
   const { properties } = await promise(clients[connection].client, 'getTwin');
@@ -69,4 +74,4 @@ async function close({ connection }) {
   await promise(client, 'close');
 }
 
-converse({ connect, heard, twin, report, close });
+converse({ connect, heard, waiting, twin, report, close });
