@@ -5,10 +5,13 @@
 
 import base64
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fix_amqp import AmqpClients
+from tests.support.fix_amqp_devices import devices_opener, events_link
 from tests.support.fix_ca import intermediate, key, leaf, order, root, to_der
 from tests.support.fix_ca import to_pem as certificates_pem
 from tests.support.fix_mqtt import MqttClient, MqttClients, until
@@ -267,6 +270,11 @@ async def identities(plant: Plant) -> None:
 
 
 @pytest.fixture
+def openers(services: Services) -> Sequence[Any]:
+    return (devices_opener(services),)
+
+
+@pytest.fixture
 def sessions(plant: Plant, identities: None, mqtt: MqttClients) -> MqttClients:
     return mqtt
 
@@ -320,6 +328,23 @@ async def test_a_live_session_ends_when_its_certificate_is_revoked(plant: Plant,
     await other.publish("devices/d2/messages/events/", b"still here")
     await plant.look()
     assert len(await plant.services.reports.find("dev-01")) == 1
+
+
+async def test_the_links_of_a_device_over_amqp_end_too(plant: Plant, identities: None, amqp: AmqpClients) -> None:
+    """Its connection stays, as it does for every refusal over AMQP."""
+    client = await amqp.open(DEVICE)
+    link = await events_link(client, "dev-01")
+    other = await amqp.open()
+    await (await other.cbs()).put_device("d2", KEY)
+    await events_link(other, "d2")
+    plant.revoke(SERIAL)
+    await plant.look()
+    await client.is_detached(link, "amqp:unauthorized-access")
+    await is_gone(plant.services, "dev-01")
+    assert plant.services.sessions.count == 1
+    again = client.attach("/devices/dev-01/messages/events", sender=True)
+    await client.send(again)
+    await client.is_refused(again, "amqp:unauthorized-access")
 
 
 async def test_a_session_below_a_revoked_ca_ends_too(plant: Plant, sessions: MqttClients) -> None:

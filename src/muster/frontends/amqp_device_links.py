@@ -116,9 +116,11 @@ class DeviceLinks:
             self._sessions.detach(session)
 
     def _deliver(self, notice: Notice) -> None:
-        # What becomes of the identity itself is what its claim is about.
-        if notice is Notice.DISPLACED:
-            self.end(LinkCreationConflictError())
+        match notice:
+            case Notice.DISPLACED:
+                self.end(LinkCreationConflictError())
+            case Notice.IDENTITY_CHANGED:
+                self.context.claims.judge_again(self.principal)
 
 
 class DeviceHead(BaseLinkHead):

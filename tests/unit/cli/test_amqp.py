@@ -211,7 +211,11 @@ def test_a_server_that_refuses_sasl(client, hub):
 
 
 def test_a_server_that_speaks_something_else(client, hub, monkeypatch):
-    monkeypatch.setattr(hub, "talk", lambda stream: stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    def talk(stream):
+        stream.recv(4096)  # what is left unread would reset the connection
+        stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    monkeypatch.setattr(hub, "talk", talk)
     with pytest.raises(CommandError, match="does not speak AMQP as it should: a frame of"):
         send(client, hub)
 
