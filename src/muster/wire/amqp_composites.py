@@ -123,8 +123,8 @@ _SECTIONS: Final = {
 }
 
 
-PlainTransfer = tuple[int, int, bytes, int | None, bool | None, bool, int]
-"""Handle, delivery id, tag, message format, settled, more, and where the list ends: a tenth of a record's cost."""
+PlainTransfer = tuple[int, int, int, int, int | None, bool | None, bool, int]
+"""Handle, delivery id, start and end of the tag, message format, settled, more, and where the list ends."""
 
 
 class _Field:
@@ -237,7 +237,7 @@ def read_plain_transfer(data: bytes, position: int, limit: int) -> PlainTransfer
     rest = _TRANSFER_ENDS.get(data[at:end])
     if rest is None or rest[0] != count:
         return None
-    return handle, delivery_id, data[start:at], rest[1], rest[2], rest[3], end
+    return handle, delivery_id, start, at, rest[1], rest[2], rest[3], end
 
 
 def _transfer_ends() -> dict[bytes, tuple[int, int | None, bool | None, bool]]:

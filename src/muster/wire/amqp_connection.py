@@ -204,13 +204,13 @@ class AmqpConnection(Opening):
 
     def _take_brief(self, transfer: BriefTransfer, events: list[Event]) -> bool:
         """Does what `_on_transfer` does, for a delivery of one frame that is in order; for others it does nothing."""
-        channel, (handle, delivery_id, tag, message_format, settled, more, _), payload = transfer
-        session = self._sessions.get(channel)
-        link = session.links.get(handle) if session is not None else None
+        shape, delivery_id, tag, payload = transfer
+        session = self._sessions.get(shape.channel)
+        link = session.links.get(shape.handle) if session is not None else None
         if (
             session is None
             or link is None
-            or more
+            or shape.more
             or link.credit <= 0
             or link.first is not None
             or link.detached
@@ -225,9 +225,9 @@ class AmqpConnection(Opening):
         session.incoming_window -= 1
         link.credit -= 1
         link.delivery_count = (link.delivery_count + 1) % MODULUS
-        if not settled:
+        if not shape.settled:
             session.unsettled_in[delivery_id] = link
-        events.append(Delivery(link, delivery_id, tag, message_format or 0, bool(settled), payload))
+        events.append(Delivery(link, delivery_id, tag, shape.message_format or 0, bool(shape.settled), payload))
         return True
 
     def _on_transfer(self, session: Session, body: Transfer, payload: bytes, events: list[Event]) -> None:

@@ -28,6 +28,11 @@ FRAMING_ERROR: Final = "amqp:connection:framing-error"
 
 _MAGIC: Final = b"AMQP"
 _HEAD: Final = Struct(">IBBH")  # size, data offset, type, channel
+# A frame's channel, and the transfer in it up to its handle: what tells shapes of transfers apart.
+_KEY_START: Final = 6
+_KEY_END: Final = 16
+_HANDLE: Final = 14
+_MOST_SHAPES: Final = 256
 _PLAIN_HEAD: Final = b"\x02\x00"  # data offset and type: an AMQP frame without extended header
 EMPTY_FRAME: Final = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
@@ -96,8 +101,41 @@ class FrameFault:
 
 
 Received = ProtocolHeader | Frame | FrameFault
-BriefTransfer = tuple[int, PlainTransfer, bytes]
-"""A plain transfer in a frame: channel, what it says, payload. Most frames are one, and records cost more than they."""
+
+
+class TransferShape:
+    """What the frames of one link's transfers have in common: all but size, delivery id, tag and payload."""
+
+    __slots__ = (
+        "channel",
+        "handle",
+        "message_format",
+        "middle",
+        "more",
+        "prefix",
+        "settled",
+        "size",
+        "tail",
+        "unpack_from",
+        "usual",
+    )
+
+    def __init__(self, data: bytes, position: int, plain: PlainTransfer) -> None:
+        """Of the frame at `position`."""
+        self.handle, _, start, end, self.message_format, self.settled, self.more, following = plain
+        self.channel = data[position + 6] << 8 | data[position + 7]
+        number = position + _HANDLE + (1 if data[position + _HANDLE] == 0x43 else 2)
+        width = {0x52: "B", 0x70: "I"}.get(data[number], "")
+        self.prefix = data[position + 4 : number + 1]
+        self.middle = data[start - 2 : start]
+        self.tail = data[end:following]
+        self.size = following - position
+        self.usual = bool(width)  # a delivery id of 0 may stand there without a byte for it
+        self.unpack_from = Struct(f">I{len(self.prefix)}s{width}2s{end - start}s{len(self.tail)}s").unpack_from
+
+
+BriefTransfer = tuple[TransferShape, int, bytes, bytes]
+"""A plain transfer in a frame: its shape, delivery id, tag, payload. Most frames are one, and records cost more."""
 
 
 def encode_frame(channel: int, body: Composite | None, payload: bytes = b"") -> bytes:
@@ -114,7 +152,7 @@ def encode_frame(channel: int, body: Composite | None, payload: bytes = b"") -> 
 class FrameReader:
     """Bytes to protocol headers and frames. `max_frame_size` is what this side has announced, or will."""
 
-    __slots__ = ("_max_frame_size", "_needed", "_over", "_partial")
+    __slots__ = ("_max_frame_size", "_needed", "_over", "_partial", "_shapes")
 
     def __init__(self, max_frame_size: int = 65_536) -> None:
         if not MIN_MAX_FRAME_SIZE <= max_frame_size < int.from_bytes(_MAGIC, "big"):
@@ -123,6 +161,7 @@ class FrameReader:
         self._partial = bytearray()
         self._needed = 0  # how long `_partial` has to be before another look at it is worth while
         self._over = False
+        self._shapes: dict[bytes, TransferShape] = {}
 
     @property
     def buffered(self) -> int:
@@ -149,14 +188,10 @@ class FrameReader:
         try:
             while (size := self._size(data, position)) > 0:
                 end = position + size
-                if data[position + 4 : position + 6] == _PLAIN_HEAD:
-                    plain = read_plain_transfer(data, position + HEADER_SIZE, end)
-                    if plain is not None:
-                        found.append((data[position + 6] << 8 | data[position + 7], plain, data[plain[6] : end]))
-                        position = end
-                        continue
-                found.append(_decode(data, position, end))
+                found.append(self._plain(data, position, end) or _decode(data, position, end))
                 position = end
+                if isinstance(found[-1], tuple):
+                    position = self._follow(data, position, found)
         except _Refused as refusal:
             found.append(FrameFault(refusal.condition, refusal.reason))
         except DecodeError as fault:
@@ -166,6 +201,40 @@ class FrameReader:
             return found
         self._over = True
         return found
+
+    def _plain(self, data: bytes, position: int, end: int) -> BriefTransfer | None:
+        """The frame between these positions, if it is a plain transfer; its shape is known from now on."""
+        if data[position + 4 : position + 6] != _PLAIN_HEAD:
+            return None
+        plain = read_plain_transfer(data, position + HEADER_SIZE, end)
+        if plain is None:
+            return None
+        shape = TransferShape(data, position, plain)
+        if shape.usual:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            self._shapes[data[position + _KEY_START : position + _KEY_END]] = shape
+        return shape, plain[1], data[plain[2] : plain[3]], data[plain[7] : end]
+
+    def _follow(self, data: bytes, position: int, found: list[Received | BriefTransfer]) -> int:
+        """Reads on from `position` while transfers of known shapes come; where they end."""
+        shapes, most, present = self._shapes, self._max_frame_size, len(data)
+        while True:
+            shape = shapes.get(data[position + _KEY_START : position + _KEY_END])
+            if shape is None or position + shape.size > present:
+                return position
+            size, prefix, number, middle, tag, tail = shape.unpack_from(data, position)
+            end = position + size
+            if (
+                end > present
+                or not shape.size <= size <= most
+                or prefix != shape.prefix
+                or middle != shape.middle
+                or tail != shape.tail
+            ):
+                return position
+            found.append((shape, number, tag, data[position + shape.size : end]))
+            position = end
 
     def _size(self, data: bytes, position: int) -> int:
         """How long the frame or header at `position` is, or 0 when bytes of it are missing."""
@@ -186,8 +255,9 @@ class FrameReader:
 
 def expand(brief: BriefTransfer) -> Frame:
     """The frame that a brief transfer stands for."""
-    channel, (handle, delivery_id, tag, message_format, settled, more, _), payload = brief
-    return Frame(channel, Transfer(handle, delivery_id, tag, message_format, settled, more), payload)
+    shape, delivery_id, tag, payload = brief
+    body = Transfer(shape.handle, delivery_id, tag, shape.message_format, shape.settled, shape.more)
+    return Frame(shape.channel, body, payload)
 
 
 class _Refused(Exception):  # noqa: N818 - carries a fault out of the reader; nobody else sees it
