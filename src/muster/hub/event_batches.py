@@ -129,16 +129,8 @@ def runs_of(row: Row, since: int, limit: int) -> list[EventRun]:
 
 def events_of(row: Row, since: int, limit: int) -> list[Event]:
     """Up to ``limit`` events of a row with the columns ``STORED``, from the sequence number ``since`` on."""
-    partition, last, count, offset, enqueued_time, content = row
-    runs = _decode(content)
-    number = last - count + 1
-    offset -= count + sum([len(body) for _, bodies in runs for body in bodies])
     events: list[Event] = []
-    for head, bodies in runs:
-        if number + len(bodies) <= since:
-            number += len(bodies)
-            offset += len(bodies) + sum(map(len, bodies))
-            continue
+    for head, number, offset, enqueued_time, bodies in runs_of(row, since, limit):
         source, device_id, module_id, generation_id, method, model_id, system, application = head
         origin = Origin(
             device_id=device_id,
@@ -148,21 +140,18 @@ def events_of(row: Row, since: int, limit: int) -> list[Event]:
             model_id=model_id,
         )
         for body in bodies:
-            if number >= since:
-                if len(events) == limit:
-                    return events
-                event = Event(
-                    partition=partition,
-                    sequence_number=number,
-                    offset=str(offset),
-                    enqueued_time=enqueued_time,
-                    source=source,
-                    origin=origin,
-                    system_properties=read(system, dict[str, Any]),
-                    application_properties=read(application, dict[str, Any]),
-                    body=body,
-                )
-                events.append(event)
-            number += 1
-            offset += len(body) + 1
+            event = Event(
+                partition=row[0],
+                sequence_number=number,
+                offset=str(offset),
+                enqueued_time=enqueued_time,
+                source=source,
+                origin=origin,
+                system_properties=read(system, dict[str, Any]),
+                application_properties=read(application, dict[str, Any]),
+                body=body,
+            )
+            events.append(event)
+            number += 1  # noqa: PLW2901 - it is that of the run's first event
+            offset += len(body) + 1  # noqa: PLW2901 - as above
     return events
