@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.hub.event_batches import STORED, events_of
+from muster.hub.event_batches import STORED, events_of, runs_of
 from muster.store.database import Database, SchemaError, StatementError, Transaction
 from muster.store.migration import load_migrations, migrate
 
@@ -113,7 +113,7 @@ async def test_events_with_a_row_each_become_batches(database: Database, tmp_pat
     await database.transact(fill)
     await migrate(database, 2_000)
     batches = await database.fetch_all(f"SELECT {STORED} FROM event_batch ORDER BY partition, last_sequence_number")
-    events = [event for batch in batches for event in events_of(batch, 0, 10)]
+    events = [event for batch in batches for run in runs_of(batch, 0, 10) for event in events_of(run, batch[0])]
     assert [(event.partition, event.sequence_number, event.offset, event.body) for event in events] == [
         (row[1], row[2], str(row[3]), row[-1]) for row in rows
     ]

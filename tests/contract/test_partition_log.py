@@ -9,9 +9,9 @@ from muster.domain.event_hub import BEGINNING, LATEST, Key, StartingPosition
 from muster.domain.message import Event
 from muster.domain.timestamp import SECOND
 from muster.frontends.event_messages import EventEncoder
-from muster.hub.event_batches import EventRun, Head, Messages
+from muster.hub.event_batches import LARGEST_READ, EventRun, Head, Messages
 from muster.hub.events import Position
-from muster.hub.partition_log import LARGEST_READ, PartitionLog
+from muster.hub.partition_log import PartitionLog
 from muster.store.database import Database, Transaction
 from muster.store.migration import migrate
 from tests.support.fix_services import NOW, Clock, Services, build_services

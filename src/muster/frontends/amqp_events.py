@@ -30,9 +30,8 @@ from muster.frontends.amqp_links import BaseLinkHead, LinkContext, LinkOpening
 from muster.frontends.amqp_management import Management
 from muster.frontends.amqp_requests import RequestNode
 from muster.frontends.event_messages import EventEncoder, runtime_metrics
-from muster.hub.event_batches import EventRun
+from muster.hub.event_batches import LARGEST_READ, EventRun
 from muster.hub.hubs import Hub, Hubs, UnknownHubError
-from muster.hub.partition_log import LARGEST_READ
 from muster.hub.partition_readers import PartitionReader, PartitionReaders, ReaderRequest
 from muster.wire.amqp_performatives import RECEIVER, SENDER, Error, lookup
 from muster.wire.amqp_sessions import Credit, Disposed, Link

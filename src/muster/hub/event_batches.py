@@ -13,7 +13,7 @@ import msgspec
 
 from muster.domain.documents import read
 from muster.domain.message import Event, Origin
-from muster.store.database import Row, Transaction
+from muster.store.database import Database, Row, Transaction
 
 TABLE: Final = "event_batch"
 _COLUMNS: Final = (
@@ -26,7 +26,16 @@ _COLUMNS: Final = (
     "runs",
 )
 STORED: Final = "partition, last_sequence_number, message_count, next_offset, enqueued_time, runs"
-"""What ``events_of`` wants to have of a row, as columns of a SELECT."""
+"""What ``runs_of`` wants to have of a row, as columns of a SELECT."""
+
+PLACE: Final = "last_sequence_number, last_sequence_number - message_count + 1, next_offset, enqueued_time"
+"""Where the events of a row are, as columns of a SELECT: last and first sequence number, next offset, time."""
+
+LARGEST_READ: Final = 512
+"""Events: what one row may hold. To read and send so many keeps the event loop for a millisecond or two."""
+
+_LARGEST_READ_BYTES: Final = 1024 * 1024
+_ROWS_AT_ONCE: Final = 64
 
 # What is read and deleted at once is bounded by these, but for one run.
 _MOST_MESSAGES: Final = 512
@@ -107,7 +116,7 @@ class EventRun(NamedTuple):
 
 
 def runs_of(row: Row, since: int, limit: int) -> list[EventRun]:
-    """Up to ``limit`` events as ``events_of`` has them, for who has no time for each of them."""
+    """Up to ``limit`` events of a row with the columns ``STORED``, from the sequence number ``since`` on."""
     _, last, count, offset, enqueued_time, content = row
     decoded = _decode(content)
     number = last - count + 1
@@ -127,31 +136,74 @@ def runs_of(row: Row, since: int, limit: int) -> list[EventRun]:
     return found
 
 
-def events_of(row: Row, since: int, limit: int) -> list[Event]:
-    """Up to ``limit`` events of a row with the columns ``STORED``, from the sequence number ``since`` on."""
+async def read_runs(database: Database, hub: str, partition: int, number: int, limit: int) -> list[EventRun]:
+    """Up to ``limit`` events from a sequence number on, fewer where they are large; none when there are none."""
+    limit = min(limit, LARGEST_READ)
+    last = await _last_of_read(database, hub, partition, number, limit)
+    if last is None:
+        return []
+    rows = await database.fetch_all(
+        f"SELECT {STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
+        " AND last_sequence_number >= :number AND last_sequence_number <= :last ORDER BY last_sequence_number",
+        hub=hub,
+        partition=partition,
+        number=number,
+        last=last,
+    )
+    runs: list[EventRun] = []
+    for row in rows:
+        found = runs_of(row, number, limit)
+        limit -= sum([len(run.bodies) for run in found])
+        runs += found
+    return runs
+
+
+async def _last_of_read(database: Database, hub: str, partition: int, number: int, limit: int) -> int | None:
+    """The last row to read for so many events."""
+    rows = await database.fetch_all(
+        f"SELECT {PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+        " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT :rows",
+        hub=hub,
+        partition=partition,
+        number=number,
+        rows=min(limit, _ROWS_AT_ONCE),
+    )
+    if not rows:
+        return None
+    enough, most = max(number, rows[0][1]) + limit - 1, rows[0][2] + _LARGEST_READ_BYTES
+    taken = rows[0][0]
+    for last, first, next_offset, _ in rows[1:]:
+        if first > enough or next_offset > most:
+            break
+        taken = last
+    return int(taken)
+
+
+def events_of(run: EventRun, partition: int) -> list[Event]:
+    """The events of a run one by one."""
     events: list[Event] = []
-    for head, number, offset, enqueued_time, bodies in runs_of(row, since, limit):
-        source, device_id, module_id, generation_id, method, model_id, system, application = head
-        origin = Origin(
-            device_id=device_id,
-            module_id=module_id,
-            generation_id=generation_id,
-            authentication_method=method,
-            model_id=model_id,
+    head, number, offset, enqueued_time, bodies = run
+    source, device_id, module_id, generation_id, method, model_id, system, application = head
+    origin = Origin(
+        device_id=device_id,
+        module_id=module_id,
+        generation_id=generation_id,
+        authentication_method=method,
+        model_id=model_id,
+    )
+    for body in bodies:
+        event = Event(
+            partition=partition,
+            sequence_number=number,
+            offset=str(offset),
+            enqueued_time=enqueued_time,
+            source=source,
+            origin=origin,
+            system_properties=read(system, dict[str, Any]),
+            application_properties=read(application, dict[str, Any]),
+            body=body,
         )
-        for body in bodies:
-            event = Event(
-                partition=row[0],
-                sequence_number=number,
-                offset=str(offset),
-                enqueued_time=enqueued_time,
-                source=source,
-                origin=origin,
-                system_properties=read(system, dict[str, Any]),
-                application_properties=read(application, dict[str, Any]),
-                body=body,
-            )
-            events.append(event)
-            number += 1  # noqa: PLW2901 - it is that of the run's first event
-            offset += len(body) + 1  # noqa: PLW2901 - as above
+        events.append(event)
+        number += 1
+        offset += len(body) + 1
     return events

@@ -26,8 +26,6 @@ MAXIMUM_READ = 1000
 WAITING_LIMIT = 64 * 1024 * 1024
 """Bytes of messages in all that may wait for the disk before connections should stop reading."""
 
-_BATCHES_AT_ONCE = 16
-
 _MESSAGE_OVERHEAD = 256  # what a message costs in memory beside its body, roughly
 
 _POSITION = re.compile(r"\d{1,18}(-\d{1,18})*", re.ASCII)
@@ -230,19 +228,12 @@ class EventLog:
     async def _read_partition(self, hub: str, partition: int, number: int, limit: int) -> list[Event]:
         events: list[Event] = []
         while len(events) < limit:
-            rows = await self._database.fetch_all(
-                f"SELECT {event_batches.STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
-                " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT :some",
-                hub=hub,
-                partition=partition,
-                number=number,
-                some=_BATCHES_AT_ONCE,
-            )
-            for row in rows:
-                events += event_batches.events_of(row, number, limit - len(events))
-            if len(rows) < _BATCHES_AT_ONCE:
+            runs = await event_batches.read_runs(self._database, hub, partition, number, limit - len(events))
+            if not runs:
                 break
-            number = rows[-1][1] + 1
+            for run in runs:
+                events += event_batches.events_of(run, partition)
+            number = events[-1].sequence_number + 1
         return events
 
     async def follow(

@@ -11,17 +11,9 @@ from functools import partial
 from muster.bus.bus import Bus, Message, Subscription
 from muster.domain.errors import ArgumentInvalidError, PartitionUnknownError
 from muster.domain.event_hub import Key, StartingPosition
-from muster.hub.event_batches import STORED, EventRun, runs_of
+from muster.hub.event_batches import PLACE, STORED, EventRun, read_runs, runs_of
 from muster.hub.events import events_subject
 from muster.store.database import Database, Row
-
-LARGEST_READ = 512
-"""Events: what one row may hold. To read and send so many keeps the event loop for a millisecond or two."""
-
-_LARGEST_READ_BYTES = 1024 * 1024
-_ROWS_AT_ONCE = 64
-
-_PLACE = "last_sequence_number, last_sequence_number - message_count + 1, next_offset, enqueued_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +39,7 @@ class PartitionLog:
 
     async def read(self, hub: str, partition: int, number: int, limit: int) -> list[EventRun]:
         """Up to ``limit`` events from a sequence number on, fewer where they are large; none when there are none."""
-        limit = min(limit, LARGEST_READ)
-        last = await self._last_of_read(hub, partition, number, limit)
-        if last is None:
-            return []
-        rows = await self._database.fetch_all(
-            f"SELECT {STORED} FROM event_batch WHERE hub = :hub AND partition = :partition"
-            " AND last_sequence_number >= :number AND last_sequence_number <= :last ORDER BY last_sequence_number",
-            hub=hub,
-            partition=partition,
-            number=number,
-            last=last,
-        )
-        runs: list[EventRun] = []
-        for row in rows:
-            found = runs_of(row, number, limit)
-            limit -= sum([len(run.bodies) for run in found])
-            runs += found
-        return runs
-
-    async def _last_of_read(self, hub: str, partition: int, number: int, limit: int) -> int | None:
-        """The last row to read for so many events."""
-        rows = await self._database.fetch_all(
-            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
-            " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT :rows",
-            hub=hub,
-            partition=partition,
-            number=number,
-            rows=min(limit, _ROWS_AT_ONCE),
-        )
-        if not rows:
-            return None
-        enough, most = max(number, rows[0][1]) + limit - 1, rows[0][2] + _LARGEST_READ_BYTES
-        taken = rows[0][0]
-        for last, first, next_offset, _ in rows[1:]:
-            if first > enough or next_offset > most:
-                break
-            taken = last
-        return int(taken)
+        return await read_runs(self._database, hub, partition, number, limit)
 
     async def locate(self, hub: str, partition: int, position: StartingPosition) -> int:
         """The sequence number of the first event to read.
@@ -140,7 +95,7 @@ class PartitionLog:
     async def _row_at(self, hub: str, partition: int, number: int) -> Row | None:
         """Where the events of a row are: last and first sequence number, next offset, time."""
         return await self._database.fetch_one(
-            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            f"SELECT {PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
             " AND last_sequence_number >= :number ORDER BY last_sequence_number LIMIT 1",
             hub=hub,
             partition=partition,
@@ -172,7 +127,7 @@ class PartitionLog:
         end, next_offset = await self._end(hub, partition)
         oldest = await self._row_at(hub, partition, 0)
         newest = await self._database.fetch_one(
-            f"SELECT {_PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
+            f"SELECT {PLACE} FROM event_batch WHERE hub = :hub AND partition = :partition"
             " ORDER BY last_sequence_number DESC LIMIT 1",
             hub=hub,
             partition=partition,
