@@ -10,6 +10,28 @@ const { converse, promise } = require('./conversation');
 const HOST = process.env.MUSTER_HOST;
 const connections = {};
 const messages = {};
+const inboxes = {};
+
+/** What a client's polls bring, in order, to whoever asks next. */
+class Inbox {
+  constructor(client) {
+    this.arrived = [];
+    this.waiting = [];
+    client.on('message', (message) => {
+      const waiter = this.waiting.shift();
+      if (waiter) waiter.resolve(message);
+      else this.arrived.push(message);
+    });
+    client.on('error', (error) => {
+      for (const waiter of this.waiting.splice(0)) waiter.reject(error);
+    });
+  }
+
+  next() {
+    if (this.arrived.length) return Promise.resolve(this.arrived.shift());
+    return new Promise((resolve, reject) => this.waiting.push({ resolve, reject }));
+  }
+}
 
 /** Open a client under a name, by a key or by the files of a certificate. */
 async function connect({ connection, deviceId, symmetricKey, certificate, key }) {
@@ -42,24 +64,22 @@ async function sendBatch({ connection, batch }) {
   return result.constructor.name;
 }
 
-/** The next message that its polls, one each second, bring; ``settle`` is given its lock token. */
-function receive({ connection }) {
-  const client = connections[connection];
-  return new Promise((resolve, reject) => {
-    client.once('error', reject);
-    client.once('message', (message) => {
-      client.removeAllListeners('error');
-      messages[message.lockToken] = message;
-      const properties = {};
-      for (let i = 0; i < message.properties.count(); i += 1) {
-        const { key, value } = message.properties.getItem(i);
-        properties[key] = value;
-      }
-      const { messageId, correlationId, to, expiryTimeUtc, lockToken } = message;
-      const body = message.getData().toString('utf8');
-      resolve({ body, messageId, correlationId, to, expiryTimeUtc, lockToken, properties });
-    });
-  });
+/**
+ * The next message that its polls, one each second from the first call on, bring; ``settle`` is given its lock token.
+ * One listener stays: a slow poll may be under way when its caller goes, and what it brings is locked and must be kept.
+ */
+async function receive({ connection }) {
+  inboxes[connection] ||= new Inbox(connections[connection]);
+  const message = await inboxes[connection].next();
+  messages[message.lockToken] = message;
+  const properties = {};
+  for (let i = 0; i < message.properties.count(); i += 1) {
+    const { key, value } = message.properties.getItem(i);
+    properties[key] = value;
+  }
+  const { messageId, correlationId, to, expiryTimeUtc, lockToken } = message;
+  const body = message.getData().toString('utf8');
+  return { body, messageId, correlationId, to, expiryTimeUtc, lockToken, properties };
 }
 
 /** In one of three ways: ``complete``, ``reject`` or ``abandon``. */
@@ -71,6 +91,7 @@ async function settle({ connection, lockToken, way }) {
 async function close({ connection }) {
   const client = connections[connection];
   delete connections[connection];
+  delete inboxes[connection];
   await promise(client, 'close');
 }
 
