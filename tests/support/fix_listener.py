@@ -92,8 +92,8 @@ class Listening:
     served: list[Recorder] = field(default_factory=list)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for something that follows soon, 5 s at most."""
-        async with asyncio.timeout(5):
+        """Wait for something that follows soon, 30 s at most."""
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110  # what is waited for has no event
                 await asyncio.sleep(0.001)
 

@@ -6,6 +6,7 @@ client certificate is accepted in the handshake and goes into ``Peer``.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+from muster.frontends.handshakes import Handshakes
 from muster.frontends.sniffer import Sniffer, Spoken
 from muster.frontends.tls import ServerTls
 from muster.frontends.tls_transport import (
@@ -133,6 +135,7 @@ class Listener:
         self.counters = ListenerCounters()
         self._protocols = protocols
         self._tls = tls
+        self._handshakes: Handshakes | None = None
         self._limits = limits or ListenerLimits()
         self._tap_factory = tap_factory
         self._servers: list[asyncio.Server] = []
@@ -149,6 +152,8 @@ class Listener:
         ListenError when that cannot be.
         """
         loop = asyncio.get_running_loop()
+        if self._tls is not None and self._handshakes is None:
+            self._handshakes = Handshakes(loop)
         listening = _bind(host, port)
         server = await loop.create_server(self._new_connection, sock=listening, backlog=_BACKLOG)
         self._servers.append(server)
@@ -172,11 +177,10 @@ class Listener:
         self.stop_accepting()
         for connection in list(self._connections):
             connection.finish()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._idle.wait()
-        except TimeoutError:
-            await self.close()
+        await self.close()
 
     async def close(self) -> None:
         """Stop accepting and drop every connection now."""
@@ -184,6 +188,8 @@ class Listener:
         for connection in list(self._connections):
             connection.abort()
         await self._idle.wait()
+        if self._handshakes is not None:
+            self._handshakes.close()
 
     # What connections call.
 
@@ -243,9 +249,9 @@ class Listener:
         _log.info("connection of %s:%d dropped: %s", *remote, reason)
 
     def _new_connection(self) -> asyncio.Protocol:
-        if self._tls is None:
+        if self._tls is None or self._handshakes is None:
             return PlainProtocol(self, self._protocols.http)
-        return TlsProtocol(self._tls, self, self._limits.tls, asyncio.get_running_loop())
+        return TlsProtocol(self._tls, self._handshakes, self, self._limits.tls, asyncio.get_running_loop())
 
 
 class PlainProtocol(asyncio.Protocol):

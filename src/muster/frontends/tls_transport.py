@@ -8,16 +8,16 @@ decryption and the TCP transport, and a peer that does not read is told apart fr
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Protocol, cast
 
 from OpenSSL import SSL
 
+from muster.frontends.handshakes import Handshakes, Outcome, Step
 from muster.frontends.tls import (
     ServerTls,
-    advance_handshake,
     explain,
     looks_like_tls,
     peer_certificates,
@@ -42,6 +42,10 @@ class TlsLimits:
     write_high_water: int = 64 * 1024
     write_hard_limit: int = 8 * 1024 * 1024
     """A write on top of this much that the peer has not read drops the connection."""
+
+
+# What a connection may send while a step of its handshake is taken, in bytes; then it is not read until that is done.
+_MOST_HELD = 65536
 
 
 class Tap(Protocol):
@@ -89,13 +93,16 @@ class TlsProtocol(asyncio.Protocol):
     __slots__ = (
         "_connection",
         "_failure",
+        "_handshakes",
         "_held",
         "_limits",
         "_loop",
         "_owner",
+        "_peer_is_done",
         "_phase",
         "_records",
         "_release",
+        "_step",
         "_tcp",
         "_timer",
         "_tls",
@@ -109,13 +116,23 @@ class TlsProtocol(asyncio.Protocol):
     _upper: asyncio.Protocol
     _transport: "TlsTransport"
 
-    def __init__(self, tls: ServerTls, owner: TlsOwner, limits: TlsLimits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        tls: ServerTls,
+        handshakes: Handshakes,
+        owner: TlsOwner,
+        limits: TlsLimits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._tls = tls
+        self._handshakes = handshakes
         self._owner = owner
         self._limits = limits
         self._loop = loop
         self._phase = _HANDSHAKE
         self._connection: SSL.Connection | None = None
+        self._step: Step | None = None
+        self._peer_is_done = False
         self._timer: asyncio.TimerHandle | None = None
         self._release: asyncio.Handle | None = None
         self._held = b""
@@ -139,13 +156,19 @@ class TlsProtocol(asyncio.Protocol):
         for start in range(0, len(data), MAX_FEED):
             self._feed(data[start : start + MAX_FEED])
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        if self._step is not None and self._phase is _HANDSHAKE:
+            self._peer_is_done = True
+            return True  # the peer may have said all it wants, and wait for the answer
         if self._phase in (_OPEN, _PAUSED):
             self._upper.eof_received()
             self.shut(peer_is_done=True)
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_timer()
+        if self._step is not None:
+            self._step.cancel()
         phase, self._phase = self._phase, _CLOSING
         if phase is _HANDSHAKE and self._connection is not None:
             self._report_failure("closed", "the peer closed the connection in the middle of it")
@@ -308,28 +331,60 @@ class TlsProtocol(asyncio.Protocol):
             return
         self._phase = _OPEN
         held, self._held = self._held, b""
-        self._decrypt(b"")  # what came along with the end of the handshake may wait inside OpenSSL
-        self.data_received(held)
+        with self._failing_alone():
+            self._decrypt(b"")  # what came along with the end of the handshake may wait inside OpenSSL
+            self.data_received(held)
         if self._phase is _OPEN:
             self._tcp.resume_reading()
 
+    @contextlib.contextmanager
+    def _failing_alone(self) -> Iterator[None]:
+        """An error of the protocol above ends its connection: as the TCP transport does for what it calls itself."""
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+            self.abort()
+            raise
+
     def _shake_hands(self, data: bytes) -> None:
+        if self._step is not None:  # the connection is a thread's for now
+            reading = len(self._held) <= _MOST_HELD
+            self._held += data
+            if reading and len(self._held) > _MOST_HELD:
+                self._tcp.pause_reading()
+            return
         if self._connection is None:
             if not looks_like_tls(data):
                 self._fail("plain text", _name_plain_text(data))
                 return
             self._connection = self._tls.connection()
+        self._connection.bio_write(data)
+        self._step = self._handshakes.advance(self._connection, self._shaken)
+
+    def _shaken(self, outcome: Outcome) -> None:
+        """A step of the handshake has been taken."""
+        self._step = None
         connection = self._connection
-        connection.bio_write(data)
-        try:
-            done = advance_handshake(connection)
-        except SSL.Error as error:
-            self._flush_handshake(connection)
-            self._fail("protocol", explain(error))
-            return
+        if self._phase is not _HANDSHAKE or connection is None:
+            return  # dropped meanwhile
         self._flush_handshake(connection)
-        if done:
-            self._establish(connection)
+        if isinstance(outcome, SSL.Error):
+            self._fail("protocol", explain(outcome))
+            return
+        held, self._held = self._held, b""
+        if len(held) > _MOST_HELD:
+            self._tcp.resume_reading()
+        with self._failing_alone():
+            if outcome:
+                self._establish(connection)
+            if held:
+                self.data_received(held)
+            if self._peer_is_done and self._step is None:
+                if self._phase is _HANDSHAKE:
+                    self._tcp.close()
+                else:
+                    self.eof_received()
 
     def _flush_handshake(self, connection: SSL.Connection) -> None:
         with contextlib.suppress(SSL.WantReadError):

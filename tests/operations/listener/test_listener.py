@@ -109,10 +109,10 @@ async def test_connection_limit() -> None:
             assert await reader.readexactly(len(CONNECT)) == CONNECT
 
 
-def hello(version: str = "1.3") -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+def hello(version: str = "1.3", name: str = "localhost") -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
     """A client in memory, its first flight ready."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context(version).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    client = client_context(version).wrap_bio(incoming, outgoing, server_hostname=name)
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     return client, incoming, outgoing

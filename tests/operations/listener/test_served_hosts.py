@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from muster.domain.errors import ArgumentInvalidError
 from muster.frontends.listener import AddressMissingError, Listener, Peer, PortTakenError, Protocols
 from muster.frontends.served_hosts import Ports, ServedHosts
 
-PORTS = Ports(28883, 25671, 20443, 28443)
+# Of this process alone, below what the system gives away by itself: one test listens on every address of the machine.
+_FIRST_PORT = 20_000 + 4 * (os.getpid() % 3_000)
+PORTS = Ports(_FIRST_PORT, _FIRST_PORT + 1, _FIRST_PORT + 2, _FIRST_PORT + 3)
 ALL = {PORTS.mqtt, PORTS.amqp, PORTS.https}
 
 
