@@ -30,7 +30,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from muster.frontends.tls import ServerTls, advance_handshake
+from muster.frontends.tls.context import ServerTls, advance_handshake
 from tests.bench.processes import pinned, two_cores
 from tests.support.fix_pki import CLIENT_AUTH, SERVER_AUTH, Identity, ec_key, make_certificate, root
 from tests.support.fix_server import DEVELOPMENT_KEY, ID_SCOPE, MusterServer

@@ -31,8 +31,8 @@ import uvloop
 from OpenSSL import SSL
 
 from muster.frontends.listener import Listener, Protocols
-from muster.frontends.tls import ServerTls
-from muster.frontends.tls_records import PublicRecords
+from muster.frontends.tls.context import ServerTls
+from muster.frontends.tls.records import PublicRecords
 from tests.support.fix_pki import SERVER_AUTH, Identity, ec_key, make_certificate
 
 IMPLEMENTATIONS = ("ours", "public", "stdlib")

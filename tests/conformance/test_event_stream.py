@@ -13,7 +13,7 @@ import pytest
 from tests.support.fix_clients import HttpsClient, SdkClient
 from tests.support.fix_server import MusterServer, StartServer
 
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.transport import TlsLimits
 
 CLOSE_SECONDS = TlsLimits().close_timeout
 KEY = base64.b64encode(bytes(range(32))).decode()

@@ -7,7 +7,7 @@ from tests.support.amqp_node import Node, create
 from tests.support.fix_amqp import HUB_HOST, AmqpClients, Cbs, put_token
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import Frame
 from muster.wire.amqp_messages import AmqpValue, Data, Message
@@ -286,7 +286,7 @@ class TestRefusals:
     async def test_a_thousand_tokens_are_enough(
         self, services: Services, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_claims.MAXIMUM_TOKENS", 2)
+        monkeypatch.setattr("muster.frontends.amqp.claims.MAXIMUM_TOKENS", 2)
         for name in ("d1", "d2", "d3"):
             await create(services, name)
         client = await amqp.open()

@@ -14,7 +14,7 @@ from muster.domain.access_policy import HUB_POLICIES
 from muster.domain.access_rules import AccessRuleBody
 from muster.domain.errors import ThrottledError
 from muster.domain.timestamp import SECOND
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import Attach, SaslInit
 

@@ -11,7 +11,7 @@ from tests.support.fix_services import Services
 
 from muster.domain.errors import ThrottledError
 from muster.domain.timestamp import SECOND
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_frames import Frame
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import (
@@ -135,7 +135,7 @@ class TestRefusedLinks:
         await client.link("/free", sender=True)
 
     async def test_too_many(self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 1)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_UNPROVEN_LINKS", 1)
         client = await amqp.open()
         link = await client.link("/free", sender=True)
         asked = client.attach("/free", sender=True)
@@ -148,8 +148,8 @@ class TestRefusedLinks:
     async def test_who_has_proved_something_may_have_more(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 2)
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_LINKS", 3)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_UNPROVEN_LINKS", 2)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_LINKS", 3)
         client = await amqp.open()
         cbs = await client.cbs()
         asked = client.attach("/free", sender=True)
@@ -165,7 +165,7 @@ class TestRefusedLinks:
     async def test_a_client_that_does_not_let_go_of_what_is_refused(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNPROVEN_LINKS", 2)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_UNPROVEN_LINKS", 2)
         client = await amqp.open()
         for _ in range(4):
             asked = client.attach("/nowhere", sender=True)
@@ -386,7 +386,7 @@ class TestTime:
     async def test_a_client_that_does_not_answer_a_close(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._PATIENCE", 0.01)
+        monkeypatch.setattr("muster.frontends.amqp.connection._PATIENCE", 0.01)
         client = await amqp.open()
         client.protocol.shutdown()
         await client.receive(Close)
@@ -423,7 +423,7 @@ class TestBounds:
     async def test_what_is_sent_waits_for_settlements(
         self, amqp: AmqpClients, node: Node, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_UNSETTLED", 3)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_UNSETTLED", 3)
         client = await amqp.open()
         await client.link("/free", sender=False)
         node.link.queue = [b"%d" % number for number in range(5)]
@@ -445,7 +445,7 @@ class TestBounds:
     async def test_incomplete_messages_fill_only_so_much(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_BUFFERED", 1_000_000)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_BUFFERED", 1_000_000)
         client = await amqp.open()
         links = [await client.link("/free", sender=True) for _ in range(12)]
         for number, link in enumerate(links):
@@ -459,7 +459,7 @@ class TestBounds:
     async def test_a_client_that_attaches_without_end_is_not_read(
         self, amqp: AmqpClients, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("muster.frontends.amqp_connection._MAXIMUM_WAITING", 4)
+        monkeypatch.setattr("muster.frontends.amqp.connection._MAXIMUM_WAITING", 4)
         client = await amqp.open()
         asked = [client.attach("/free", sender=True) for _ in range(8)]
         client.protocol.data_received(b"".join(Frame(0, attach).encode() for attach in asked))

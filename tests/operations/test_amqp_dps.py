@@ -22,8 +22,8 @@ from muster.domain.registration import MAXIMUM_MESSAGE_BYTES
 from muster.domain.sas import create_token
 from muster.domain.throttle import Rates, read_rates
 from muster.domain.timestamp import SECOND
-from muster.frontends.amqp_dps import DpsLinks
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.dps import DpsLinks
+from muster.frontends.amqp.links import Opener
 from muster.wire import amqp_performatives
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import Frame

@@ -12,8 +12,8 @@ from tests.support.fix_services import Services
 from muster.domain.event_hub import event_hub_name
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
-from muster.frontends.amqp_events import EventEndpoint
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.events import EventEndpoint
+from muster.frontends.amqp.links import Opener
 from muster.hub.event_batches import Head, Messages
 from muster.wire.amqp_frames import EMPTY_FRAME
 from muster.wire.amqp_messages import Data, Message

@@ -12,8 +12,8 @@ from tests.support.fix_services import Services
 from muster.domain.c2d_message import FEEDBACK_INTERVAL, C2dDelivery, C2dMessage, C2dProperties
 from muster.domain.device import IdentityBody
 from muster.domain.timestamp import HOUR, MINUTE
-from muster.frontends.amqp_feedback import FeedbackLinks
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.feedback import FeedbackLinks
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import (
     FIRST,

@@ -8,8 +8,8 @@ from tests.support.fix_amqp import AmqpClient, AmqpClients, Cbs
 from tests.support.fix_services import KEY, NOW, Services
 
 from muster.domain.event_hub import event_hub_name
-from muster.frontends.amqp_events import EventEndpoint
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.events import EventEndpoint
+from muster.frontends.amqp.links import Opener
 from muster.frontends.event_messages import NEVER
 from muster.hub.event_batches import Head, Messages
 from muster.wire.amqp_messages import AmqpValue, Message, Properties

@@ -9,7 +9,7 @@ from tests.support.fix_amqp import AMQP, HUB_HOST, SASL, AmqpClient, AmqpClients
 from tests.support.fix_pki import other_self_signed, self_signed
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_performatives import SaslInit, SaslMechanisms, SaslOutcome
 
 WRONG_KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="

@@ -10,8 +10,8 @@ from tests.support.fix_services import Services
 from muster.domain.c2d_message import MAXIMUM_QUEUE_DEPTH, C2dDelivery
 from muster.domain.device import IdentityBody
 from muster.domain.module import ModuleBody
-from muster.frontends.amqp_links import Opener
-from muster.frontends.amqp_service import CREDIT, DeviceboundLinks
+from muster.frontends.amqp.links import Opener
+from muster.frontends.amqp.service import CREDIT, DeviceboundLinks
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import Frame
 from muster.wire.amqp_messages import AmqpValue, Data, Message, Properties

@@ -22,8 +22,8 @@ from muster.domain.timestamp import HOUR, SECOND
 from muster.domain.tpm import registration_id_of
 from muster.domain.tpm_offer import TpmOffer
 from muster.dps.attestations import DeviceLogin
-from muster.frontends.amqp_dps import DpsLinks
-from muster.frontends.amqp_tpm import TpmExchange
+from muster.frontends.amqp.dps import DpsLinks
+from muster.frontends.amqp.tpm import TpmExchange
 from muster.wire.amqp_frames import ProtocolHeader, encode_frame
 from muster.wire.amqp_messages import Message
 from muster.wire.amqp_performatives import (

@@ -13,8 +13,8 @@ from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyB
 from muster.faults.https import FaultyEventLog
 from muster.faults.mqtt import FaultyMqtt
 from muster.faults.requests import Fault, read_fault
-from muster.frontends.mqtt import MqttFrontEnd
-from muster.frontends.mqtt_conversation import DeviceServices
+from muster.frontends.device_services import DeviceServices
+from muster.frontends.mqtt.front_end import MqttFrontEnd
 from muster.hub.events import Position
 from muster.server.rest import hub_apis, rest_app
 from muster.wire.mqtt_packets import Connack, Puback, Publish

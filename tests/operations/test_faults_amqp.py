@@ -9,8 +9,8 @@ from tests.support.fix_services import Services
 from tests.support.timers import Timers
 
 from muster.faults.amqp import FaultyAmqp
-from muster.frontends.amqp_device_messages import BATCH_FORMAT
-from muster.frontends.amqp_links import Opener
+from muster.frontends.amqp.device_messages import BATCH_FORMAT
+from muster.frontends.amqp.links import Opener
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import Accepted, Attach, Begin, Close, End, Rejected

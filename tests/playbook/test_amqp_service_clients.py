@@ -15,9 +15,9 @@ from muster.domain.c2d_message import C2dDelivery
 from muster.domain.device import IdentityBody
 from muster.domain.module import ModuleBody
 from muster.domain.timestamp import SECOND as ONE_SECOND
-from muster.frontends.amqp_feedback import FeedbackLinks
-from muster.frontends.amqp_links import Opener
-from muster.frontends.amqp_service import DeviceboundLinks
+from muster.frontends.amqp.feedback import FeedbackLinks
+from muster.frontends.amqp.links import Opener
+from muster.frontends.amqp.service import DeviceboundLinks
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_frames import Frame
 from muster.wire.amqp_messages import Data, Message, Properties

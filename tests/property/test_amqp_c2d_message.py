@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.domain.errors import ArgumentInvalidError, InvalidOperationError
-from muster.frontends.amqp_c2d_message import read_message, recipients
-from muster.frontends.amqp_text import NoTextError, text_of
+from muster.frontends.amqp.c2d_message import read_message, recipients
+from muster.frontends.amqp.text import NoTextError, text_of
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_messages import AmqpValue, Message, Properties
 from muster.wire.amqp_types import DecodeError, Value

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muster.frontends.amqp_connection import AmqpProtocol
+from muster.frontends.amqp.connection import AmqpProtocol
 from muster.store.migration import migrate
 from muster.store.sqlite import open_sqlite
 from muster.wire import amqp_performatives as p

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from muster.domain.errors import ServiceError
 from muster.domain.message import PropertyBag
-from muster.frontends.amqp_device_messages import TelemetryReader
+from muster.frontends.amqp.device_messages import TelemetryReader
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_messages import Data, Message, Properties
 from muster.wire.amqp_types import DecodeError, Symbol

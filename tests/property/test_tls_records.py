@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from muster.frontends.tls import advance_handshake
-from muster.frontends.tls_records import MAX_FEED, PublicRecords, record_layer
+from muster.frontends.tls.context import advance_handshake
+from muster.frontends.tls.records import MAX_FEED, PublicRecords, record_layer
 from tests.support.fix_listener import server_tls
 from tests.support.tls_ends import established, make_client, step, take
 

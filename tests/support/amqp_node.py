@@ -10,9 +10,9 @@ from muster.domain.access_policy import Right
 from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody, ThumbprintBody
 from muster.domain.errors import ServiceError
 from muster.domain.module import ModuleBody
-from muster.frontends.amqp_addresses import Address
-from muster.frontends.amqp_connection import address_of
-from muster.frontends.amqp_links import BaseLinkHead, LinkContext, LinkOpening
+from muster.frontends.amqp.addresses import Address
+from muster.frontends.amqp.connection import address_of
+from muster.frontends.amqp.links import BaseLinkHead, LinkContext, LinkOpening
 from muster.pki.certificate import sha1_thumbprint
 from muster.wire.amqp_performatives import RECEIVER, Accepted
 from muster.wire.amqp_sessions import Credit, Delivery, Link

@@ -12,11 +12,11 @@ import pytest
 
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
-from muster.frontends.amqp import AmqpFrontEnd
-from muster.frontends.amqp_claims import ClaimServices
-from muster.frontends.amqp_connection import AmqpProtocol
-from muster.frontends.amqp_links import LinkContext, Opener
-from muster.frontends.amqp_sasl import SaslExchange
+from muster.frontends.amqp.claims import ClaimServices
+from muster.frontends.amqp.connection import AmqpProtocol
+from muster.frontends.amqp.front_end import AmqpFrontEnd
+from muster.frontends.amqp.links import LinkContext, Opener
+from muster.frontends.amqp.sasl import SaslExchange
 from muster.frontends.listener import Peer
 from muster.wire.amqp_composites import decode_message, encode_message
 from muster.wire.amqp_frames import Frame, FrameReader, ProtocolHeader, encode_frame

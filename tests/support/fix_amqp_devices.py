@@ -8,8 +8,8 @@ from muster.domain.c2d_message import C2dMessage, C2dProperties
 from muster.domain.device import AuthenticationBody, IdentityBody, SymmetricKeyBody
 from muster.domain.message import Event
 from muster.domain.module import ModuleBody
-from muster.frontends.amqp_devices import AmqpDevices
-from muster.frontends.mqtt_conversation import DeviceServices
+from muster.frontends.amqp.devices import AmqpDevices
+from muster.frontends.device_services import DeviceServices
 from muster.wire.amqp_messages import Data, Message
 from muster.wire.amqp_performatives import Attach
 from tests.support.fix_amqp import AmqpClient, AmqpClients

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from muster.frontends.listener import Listener, ListenerLimits, Peer, Protocols, TapFactory
-from muster.frontends.tls import ServerTls
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.context import ServerTls
+from muster.frontends.tls.transport import TlsLimits
 from tests.support.fix_pki import SERVER_AUTH, Identity, ec_key, make_certificate
 
 HOST = "127.0.21.1"

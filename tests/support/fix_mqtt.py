@@ -12,10 +12,10 @@ import pytest
 
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
+from muster.frontends.device_services import DeviceServices
 from muster.frontends.listener import Peer
-from muster.frontends.mqtt import MqttFrontEnd
-from muster.frontends.mqtt_connection import MqttProtocol
-from muster.frontends.mqtt_conversation import DeviceServices
+from muster.frontends.mqtt.connection import MqttProtocol
+from muster.frontends.mqtt.front_end import MqttFrontEnd
 from muster.wire.mqtt_decoder import decode_all
 from muster.wire.mqtt_packets import Connack, Connect, Packet, Puback, Publish, Suback, Subscribe
 from tests.support.fix_services import ID_SCOPE, Services

@@ -19,7 +19,7 @@ from muster.domain.bearer import sign_bearer
 from muster.domain.sas import sign
 from muster.domain.timestamp import HOUR, SECOND
 from muster.domain.tpm import registration_id_of
-from muster.frontends.amqp_dps import DpsLinks
+from muster.frontends.amqp.dps import DpsLinks
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Peer
 from muster.frontends.rest.arm import BearerAccess

@@ -5,7 +5,7 @@ import contextlib
 from cryptography import x509
 from OpenSSL import SSL
 
-from muster.frontends.tls import advance_handshake
+from muster.frontends.tls.context import advance_handshake
 from tests.support.fix_listener import server_tls
 from tests.support.fix_pki import Identity
 

@@ -2,7 +2,7 @@
 
 What is shown here is that the client has the TPM whose keys it offers. Whether that TPM is enrolled is judged with its
 register request, which can be answered with a reason; a SASL outcome cannot. Not here: the bytes of the dialogue
-(``frontends/amqp_tpm.py``).
+(``frontends/amqp/tpm.py``).
 """
 
 from collections.abc import Callable

@@ -13,11 +13,11 @@ from typing import Final
 from muster.domain.errors import FaultInjectionError, ForcedByFaultError, ServiceError
 from muster.domain.timestamp import SECOND
 from muster.faults.requests import ERRORS, KILL_TCP, TYPE, Fault, Key, Later, find_fault
-from muster.frontends.amqp import AmqpFrontEnd
-from muster.frontends.amqp_addresses import Address, parse_address
-from muster.frontends.amqp_connection import LINK_DETACH_FORCED, AmqpProtocol, address_of
-from muster.frontends.amqp_device_messages import BATCH_FORMAT
-from muster.frontends.amqp_links import LinkContext, LinkHead, LinkOpening
+from muster.frontends.amqp.addresses import Address, parse_address
+from muster.frontends.amqp.connection import LINK_DETACH_FORCED, AmqpProtocol, address_of
+from muster.frontends.amqp.device_messages import BATCH_FORMAT
+from muster.frontends.amqp.front_end import AmqpFrontEnd
+from muster.frontends.amqp.links import LinkContext, LinkHead, LinkOpening
 from muster.frontends.listener import Peer
 from muster.hub.hubs import Hubs, UnknownHubError
 from muster.wire.amqp_composites import decode_message, encode_message

@@ -11,9 +11,9 @@ from muster.domain.message import parse_property_bag
 from muster.domain.timestamp import SECOND
 from muster.faults.requests import KILL_TCP, TYPE, Fault, Key, Later, read_fault
 from muster.frontends.listener import Peer
-from muster.frontends.mqtt import MqttFrontEnd
-from muster.frontends.mqtt_connection import Head, MqttProtocol
-from muster.frontends.mqtt_hub import HubHead
+from muster.frontends.mqtt.connection import Head, MqttProtocol
+from muster.frontends.mqtt.front_end import MqttFrontEnd
+from muster.frontends.mqtt.hub import HubHead
 from muster.frontends.topics import parse_hub_user_name
 from muster.hub.hubs import UnknownHubError
 from muster.wire.mqtt_packets import Connect, Publish

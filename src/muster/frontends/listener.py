@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from muster.frontends.handshakes import Handshakes
 from muster.frontends.sniffer import Sniffer, Spoken
-from muster.frontends.tls import ServerTls
-from muster.frontends.tls_transport import (
+from muster.frontends.tls.context import ServerTls
+from muster.frontends.tls.handshakes import Handshakes
+from muster.frontends.tls.transport import (
     FailureKind,
     Tap,
     TlsLimits,

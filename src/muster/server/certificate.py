@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from muster.data_directory import DataDirectory
-from muster.frontends.tls import ServerTls
+from muster.frontends.tls.context import ServerTls
 from muster.pki.authority import Credential
 from muster.server.place import Address, Place
 

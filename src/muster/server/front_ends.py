@@ -22,19 +22,19 @@ from muster.dps.services import PROVISIONING_CHANGED
 from muster.faults.amqp import FaultyAmqp
 from muster.faults.https import FaultyEventLog
 from muster.faults.mqtt import FaultyMqtt
-from muster.frontends.amqp import AmqpFrontEnd
-from muster.frontends.amqp_claims import ClaimServices
-from muster.frontends.amqp_connection import AmqpProtocol
-from muster.frontends.amqp_devices import AmqpDevices
-from muster.frontends.amqp_dps import DpsLinks
-from muster.frontends.amqp_events import EventEndpoint
-from muster.frontends.amqp_feedback import FeedbackLinks
-from muster.frontends.amqp_service import DeviceboundLinks
+from muster.frontends.amqp.claims import ClaimServices
+from muster.frontends.amqp.connection import AmqpProtocol
+from muster.frontends.amqp.devices import AmqpDevices
+from muster.frontends.amqp.dps import DpsLinks
+from muster.frontends.amqp.events import EventEndpoint
+from muster.frontends.amqp.feedback import FeedbackLinks
+from muster.frontends.amqp.front_end import AmqpFrontEnd
+from muster.frontends.amqp.service import DeviceboundLinks
+from muster.frontends.device_services import DeviceServices
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenError, Peer, Protocols
-from muster.frontends.mqtt import MqttFrontEnd
-from muster.frontends.mqtt_connection import MqttProtocol
-from muster.frontends.mqtt_conversation import DeviceServices
+from muster.frontends.mqtt.connection import MqttProtocol
+from muster.frontends.mqtt.front_end import MqttFrontEnd
 from muster.frontends.rest.arm import BearerAccess
 from muster.frontends.served_hosts import Ports, ServedHosts
 from muster.frontends.trace import Tracer

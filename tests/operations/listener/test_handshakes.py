@@ -12,10 +12,10 @@ from OpenSSL import SSL
 from tests.operations.listener.test_listener import CONNECT, GET, hello, read_to_end
 from tests.support.fix_listener import Listening, connected, listening, server_tls
 
-from muster.frontends.handshakes import Handshakes, Outcome
 from muster.frontends.listener import ListenerLimits
-from muster.frontends.tls import make_context
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.context import make_context
+from muster.frontends.tls.handshakes import Handshakes, Outcome
+from muster.frontends.tls.transport import TlsLimits
 
 Client = tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]
 
@@ -46,7 +46,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         context.set_tlsext_servername_callback(gate)
         return context
 
-    monkeypatch.setattr("muster.frontends.tls.make_context", make_gated)
+    monkeypatch.setattr("muster.frontends.tls.context.make_context", make_gated)
     yield gate
     gate.open()
 

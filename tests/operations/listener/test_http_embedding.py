@@ -18,7 +18,7 @@ from tests.support.fix_pki import chain_leaf
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenerLimits, Protocols
 from muster.frontends.rest.message_headers import ExactName
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.transport import TlsLimits
 
 # The other event loop meets the transport below in the tests of the listener.
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])

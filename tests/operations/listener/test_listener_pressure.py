@@ -9,7 +9,7 @@ import pytest
 from tests.support.fix_listener import Listening, Recorder, Streams, client_context, connected, listening
 
 from muster.frontends.listener import ListenerLimits
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.transport import TlsLimits
 
 CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
 BLOCK = bytes(range(256)) * 256

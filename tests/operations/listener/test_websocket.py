@@ -15,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 
 from muster.frontends.http import HttpFactory
 from muster.frontends.listener import Listener, ListenerLimits, Peer, Protocols
-from muster.frontends.tls_transport import TlsLimits
+from muster.frontends.tls.transport import TlsLimits
 from muster.frontends.websocket import WebSocketServices
 
 # The other event loop meets the transport below in the tests of the listener.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from muster.frontends.amqp_addresses import parse_address
+from muster.frontends.amqp.addresses import parse_address
 
 HOST = "hub.example.net"
 EVENTS = ("devices", "d1", "messages", "events")

@@ -4,7 +4,7 @@ import pytest
 
 from muster.domain.c2d_message import C2dMessage, C2dProperties
 from muster.domain.errors import ArgumentInvalidError, InvalidOperationError
-from muster.frontends.amqp_c2d_message import read_message, recipients
+from muster.frontends.amqp.c2d_message import read_message, recipients
 from muster.wire.amqp_composites import encode_message
 from muster.wire.amqp_messages import AmqpSequence, AmqpValue, Data, Header, Message, Properties
 from muster.wire.amqp_types import DecodeError, Double, Int, Symbol, Uint, Ulong, Uuid

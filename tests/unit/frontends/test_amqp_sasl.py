@@ -2,7 +2,7 @@
 
 import pytest
 
-from muster.frontends.amqp_sasl import DeviceUser, PolicyUser, RegistrationUser, User, read_plain, read_user
+from muster.frontends.amqp.sasl import DeviceUser, PolicyUser, RegistrationUser, User, read_plain, read_user
 
 
 @pytest.mark.parametrize(

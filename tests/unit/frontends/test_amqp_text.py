@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from muster.frontends.amqp_text import NoTextError, text_of
+from muster.frontends.amqp.text import NoTextError, text_of
 from muster.wire.amqp_types import (
     Array,
     Byte,

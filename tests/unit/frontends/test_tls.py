@@ -1,4 +1,4 @@
-"""``muster.frontends.tls`` and ``tls_records`` between two ends in memory."""
+"""``muster.frontends.tls.context`` and ``tls_records`` between two ends in memory."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from OpenSSL import SSL
 
-from muster.frontends.tls import (
+from muster.frontends.tls.context import (
     ServerTls,
     advance_handshake,
     explain,
@@ -15,7 +15,7 @@ from muster.frontends.tls import (
     peer_certificates,
     server_name,
 )
-from muster.frontends.tls_records import MAX_FEED, MAX_PLAIN, DirectRecords, PublicRecords, record_layer
+from muster.frontends.tls.records import MAX_FEED, MAX_PLAIN, DirectRecords, PublicRecords, record_layer
 from tests.support import fix_pki
 from tests.support.fix_listener import server_identity, server_tls
 from tests.support.fix_pki import Identity, PrivateKey
@@ -218,5 +218,5 @@ def test_direct_records_are_taken_with_the_pyopenssl_that_is_locked() -> None:
 
 
 def test_public_records_are_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muster.frontends.tls_records._NEEDED_FUNCTIONS", ("SSL_read_by_another_name",))
+    monkeypatch.setattr("muster.frontends.tls.records._NEEDED_FUNCTIONS", ("SSL_read_by_another_name",))
     assert record_layer() is PublicRecords

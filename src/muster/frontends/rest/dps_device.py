@@ -1,6 +1,6 @@
 """The DPS device API over HTTPS: register, poll, look up. Sources: dps.md 1.
 
-Not here: MQTT (``mqtt_dps.py``), and what makes a registration.
+Not here: MQTT (``mqtt/dps.py``), and what makes a registration.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The hub's device API: telemetry in, messages from the cloud out, one request at a time. Sources: hub-device.md 10.
 
-A device that speaks HTTPS is never connected: each request proves itself. Not here: MQTT (``mqtt_hub.py``), and methods
+A device that speaks HTTPS is never connected: each request proves itself. Not here: MQTT (``mqtt/hub.py``), and methods
 that an edge module invokes.
 """
 

@@ -1,0 +1,1 @@
+"""AMQP 1.0 clients: devices, service clients, readers of events, and devices that are provisioned."""
