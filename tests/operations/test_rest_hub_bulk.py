@@ -199,7 +199,8 @@ async def test_new_keys(rest: RestClient) -> None:
         ("no", "DeviceNotFound"),
         ("x509", "ArgumentInvalid"),
     ]
-    assert (await post(rest, {"policyKey": "swap", "devices": [{"id": "no"}]}, path)).status == 400
+    none = await post(rest, {"policyKey": "swap", "devices": [{"id": "no"}]}, path)
+    assert (none.status, none.headers["iothub-errorcode"]) == (400, "BulkRegistryOperationFailure")
     assert (await post(rest, {"policyKey": "third", "devices": []}, path)).status == 400
     assert (await post(rest, {"policyKey": "swap", "devices": [{}]}, path)).status == 400
 
