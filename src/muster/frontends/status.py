@@ -187,9 +187,19 @@ def _hub_tracking_id(tracking_id: str, now: int) -> str:
 def management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The error JSON of Resource Manager's routes, in both shapes that its clients read (dps.md 7.3)."""
     del now
+    return _management_body(error, tracking_id, error.code)
+
+
+def hub_management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The same of hubs, whose number is a text (hub-service.md 10)."""
+    del now
+    return _management_body(error, tracking_id, str(error.code))
+
+
+def _management_body(error: ServiceError, tracking_id: str, code: int | str) -> bytes:
     return msgspec.json.encode(
         {
-            "code": error.code,
+            "code": code,
             "httpStatusCode": row(error).reason.replace(" ", ""),
             "message": error.message,
             "details": f"Tracking id {tracking_id}",
