@@ -153,10 +153,17 @@ def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
         return provisioning_body(error, tracking_id, now)
     return msgspec.json.encode(
         {
-            "Message": f"ErrorCode:{error.name};{error.message}",
+            "Message": f"ErrorCode:{error.name};{_in_one_part(error.message)}",
             "ExceptionMessage": f"Tracking ID:{_hub_tracking_id(tracking_id, now)}",
         }
     )
+
+
+def _in_one_part(message: str) -> str:
+    """Without a semicolon between its sentences: Node's client shows what stands between the first two of the text. Ids
+    keep theirs.
+    """
+    return message.replace("; ", ", ")
 
 
 def hub_plain_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
@@ -167,6 +174,7 @@ def hub_plain_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
 def hub_nested_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The error JSON of direct methods: one JSON text inside another (hub-service.md 1.6, shape C)."""
     inner = _hub_error(error, tracking_id, now)
+    inner["message"] = _in_one_part(error.message)
     inner["info"] = {"timeout": "00:00:00"} if isinstance(error, DeviceNotOnlineError) else {}
     return msgspec.json.encode({"Message": msgspec.json.encode(inner).decode(), "ExceptionMessage": ""})
 
