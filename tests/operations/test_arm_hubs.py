@@ -22,6 +22,9 @@ BODY = {"location": "line-a", "properties": {"hostName": "east.example.net"}}
 def refused(answer: Any, status: int, name: str) -> str:
     assert answer.status == status, answer
     assert answer.json["error"]["code"] == name
+    code = answer.json["code"]
+    assert isinstance(code, str)
+    assert int(code) // 1000 == status
     return str(answer.json["message"])
 
 
@@ -133,7 +136,17 @@ class TestCreation:
             ("east", {"hostName": "east.example.net", "routing": {"routes": [{}]}}, "no routing"),
             ("east", {"hostName": "east.example.net", "disableLocalAuth": True}, "no disableLocalAuth"),
             ("east", {"hostName": "east.example.net", "ipFilterRules": [{}]}, "no ipFilterRules"),
-            ("east", {"hostName": "east.example.net", "storageEndpoints": {"$default": {}}}, "no storageEndpoints"),
+            ("east", {"hostName": "east.example.net", "minTlsVersion": {"a": "1.2"}}, "no minTlsVersion"),
+            (
+                "east",
+                {"hostName": "east.example.net", "routing": {"fallbackRoute": {"isEnabled": False}}},
+                "no routing",
+            ),
+            (
+                "east",
+                {"hostName": "east.example.net", "storageEndpoints": {"$default": {"connectionString": "x"}}},
+                "no storageEndpoints",
+            ),
             ("east", {"hostName": "east.example.net", "authorizationPolicies": [{}]}, "authorizationPolicies"),
             (
                 "east",
@@ -191,6 +204,32 @@ class TestChange:
         assert after.pop("etag") != before["etag"]
         assert after == {name: value for name, value in before.items() if name != "etag"}
         refused(await arm.request("PUT", EAST, before), 412, "PreconditionFailed")
+
+    async def test_what_a_new_hub_of_azure_has_asks_for_nothing(self, arm: ManagementClient) -> None:
+        fallback = {"name": "$fallback", "source": "DeviceMessages", "condition": "true", "isEnabled": True}
+        azure = {
+            "routing": {
+                "endpoints": {"eventHubs": [], "serviceBusQueues": [], "storageContainers": []},
+                "routes": [],
+                "enrichments": [],
+                "fallbackRoute": {**fallback, "endpointNames": ["events"]},
+            },
+            "storageEndpoints": {"$default": {"sasTtlAsIso8601": "PT1H", "connectionString": "", "containerName": ""}},
+            "messagingEndpoints": {
+                "fileNotifications": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10}
+            },
+            "enableFileUploadNotifications": False,
+            "ipFilterRules": [],
+            "minTlsVersion": "1.2",
+        }
+        before = await arm.get(EAST)
+        after = await arm.put(EAST, {**before, "properties": {**before["properties"], **azure}})
+        assert after["properties"] == before["properties"]
+
+    @pytest.mark.parametrize(("name", "tier"), [("F1", "Free"), ("B2", "Basic"), ("S1", "Standard")])
+    async def test_the_tier_of_a_size(self, arm: ManagementClient, name: str, tier: str) -> None:
+        assert (await arm.put(EAST, {"sku": {"name": name, "capacity": 1}}))["sku"]["tier"] == tier
+        assert (await arm.get(f"{EAST}/skus"))["value"][0]["sku"] == {"name": name, "tier": tier}
 
     async def test_tags_and_size(self, arm: ManagementClient) -> None:
         after = await arm.put(EAST, {"tags": {"a": "b"}, "sku": {"name": "S3", "capacity": 2}})

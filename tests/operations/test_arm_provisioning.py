@@ -24,7 +24,7 @@ def refused(answer: Any, status: int, name: str) -> str:
     assert answer.status == status, answer
     document = answer.json
     assert document["error"]["code"] == name
-    assert document["code"] // 1000 == status
+    assert int(document["code"]) // 1000 == status
     assert document["message"] == document["error"]["message"]
     return str(document["message"])
 

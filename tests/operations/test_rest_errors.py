@@ -76,6 +76,26 @@ async def test_the_hub(rest: RestClient, method: str, target: str, body: bytes, 
 
 
 @pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("PUT", "/devices/d1", {"deviceId": "d1", "status": "on"}),
+        ("POST", "/devices/query", {"query": "SELECT * FROM devices WHERE FOO(tags)"}),
+        ("POST", "/twins/d1/methods", {"methodName": "m", "responseTimeoutInSeconds": 1}),
+    ],
+)
+async def test_node_reads_the_whole_text(rest: RestClient, method: str, target: str, body: object) -> None:
+    """It takes what stands between the first semicolon and the second, or all of a text that has none."""
+    parts = (await rest.request(method, f"{target}?{VERSION}", body)).json["Message"].split(";")
+    assert len(parts) == (1 if parts[0].startswith("{") else 2)
+    assert "there are" in parts[-1] or "are allowed" in parts[-1]
+
+
+async def test_ids_keep_their_semicolons(rest: RestClient) -> None:
+    answer = await rest.request("GET", f"/devices/a;b?{VERSION}")
+    assert answer.json["Message"] == "ErrorCode:DeviceNotFound;a;b"
+
+
+@pytest.mark.parametrize(
     ("method", "target"),
     [
         ("GET", "/digitaltwins/d1"),

@@ -75,6 +75,21 @@ async def test_ids_with_every_legal_character(rest: RestClient, device_id: str) 
     assert (await rest.request("GET", target)).status == 404
 
 
+@pytest.mark.parametrize("device_id", ["Registrations", "registrations", "Messages", "Query", "Subscriptions"])
+async def test_ids_that_are_words_of_an_api(rest: RestClient, device_id: str) -> None:
+    device, twin = f"/devices/{device_id}", f"/twins/{device_id}"
+    assert (await create(rest, device_id)).status == 200
+    module = await rest.request("PUT", f"{device}/modules/Registrations?{VERSION}", {"moduleId": "Registrations"})
+    assert module.status == 200
+    for path in (device, device.replace("devices", "Devices"), twin):
+        assert (await rest.request("GET", f"{path}?{VERSION}")).json["deviceId"] == device_id
+        of_module = await rest.request("GET", f"{path}/modules/Registrations?{VERSION}")
+        assert of_module.json["moduleId"] == "Registrations"
+    for path in (twin, f"{twin}/modules/Registrations"):
+        asked = await rest.request("POST", f"{path}/methods?{VERSION}", {"methodName": "reboot"})
+        assert asked.headers["iothub-errorcode"] == "DeviceNotOnline"
+
+
 @pytest.mark.parametrize("device_id", ["with space", "ü", "a|b", "a\\b", "x" * 129, "tab\t"])
 async def test_illegal_ids_are_refused(rest: RestClient, device_id: str) -> None:
     answer = await create(rest, device_id)

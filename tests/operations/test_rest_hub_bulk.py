@@ -160,6 +160,11 @@ async def test_what_is_refused_as_a_whole(rest: RestClient) -> None:
     assert (twice.status, twice.headers["iothub-errorcode"]) == (400, "DeviceDefinedMultipleTimes")
     many = await post(rest, [{"id": f"d{number}", **WHOLE} for number in range(101)])
     assert (many.status, many.headers["iothub-errorcode"]) == (413, "TooManyDevices")
+    for nul in ({"id": "d\0"}, {"id": "d1", "moduleId": "\0"}):
+        for mode in ("create", "update", "delete", "updateTwin"):
+            assert "NUL" in (await post(rest, [{**nul, **WHOLE, "importMode": mode}])).json["Message"]
+        rotation = await post(rest, {"policyKey": "swap", "devices": [nul]}, "/devices/keys/regenerate")
+        assert (rotation.status, rotation.headers["iothub-errorcode"]) == (400, "ArgumentInvalid")
     assert await get(rest, "/devices") == []
 
 
@@ -199,7 +204,8 @@ async def test_new_keys(rest: RestClient) -> None:
         ("no", "DeviceNotFound"),
         ("x509", "ArgumentInvalid"),
     ]
-    assert (await post(rest, {"policyKey": "swap", "devices": [{"id": "no"}]}, path)).status == 400
+    none = await post(rest, {"policyKey": "swap", "devices": [{"id": "no"}]}, path)
+    assert (none.status, none.headers["iothub-errorcode"]) == (400, "BulkRegistryOperationFailure")
     assert (await post(rest, {"policyKey": "third", "devices": []}, path)).status == 400
     assert (await post(rest, {"policyKey": "swap", "devices": [{}]}, path)).status == 400
 

@@ -174,6 +174,13 @@ async def test_feedback_is_received_and_completed(back_end: BackEnd):
     assert (lost.status, lost.headers["iothub-errorcode"]) == (412, "DeviceMessageLockLost")
 
 
+async def test_asking_for_headers_locks_nothing(back_end: BackEnd):
+    await back_end.finish("m-1")
+    answer = await back_end.rest.request("HEAD", FEEDBACK)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+    assert (await back_end.rest.request("GET", FEEDBACK)).status == 200
+
+
 async def test_feedback_is_abandoned(back_end: BackEnd):
     await back_end.finish("m-1")
     token = (await back_end.rest.request("GET", FEEDBACK)).headers["etag"].strip('"')

@@ -63,10 +63,10 @@ def _modern(document: dict[str, Any], fallback: str) -> Refusal:
 
 
 def _management(document: dict[str, Any], error: dict[str, Any], fallback: str) -> Refusal:
-    code = document.get("code")
+    code = str(document.get("code"))
     return Refusal(
         message=str(error.get("message") or fallback),
-        code=code if isinstance(code, int) else 0,
+        code=int(code) if code.isdecimal() else 0,
         name=str(error.get("code") or ""),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from muster.domain.device import AuthenticationBody, CapabilitiesBody, IdentityBody
+from muster.domain.device import AuthenticationBody, CapabilitiesBody, IdentityBody, require_storable
 from muster.domain.errors import (
     ArgumentInvalidError,
     ArgumentNullError,
@@ -71,9 +71,13 @@ class ExportImportDevice(msgspec.Struct, rename="camel", kw_only=True):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Device and module id. Raises ArgumentNullError for an item without an id."""
+        """Device and module id. Raises ArgumentNullError for an item without an id, ArgumentInvalidError for one that
+        cannot be looked up.
+        """
         if not self.id:
             raise ArgumentNullError("Every item needs the id of a device.")
+        require_storable(self.id, "id")
+        require_storable(self.module_id, "moduleId")
         return self.id, self.module_id or ""
 
     @property
@@ -154,7 +158,9 @@ class ItemError(msgspec.Struct, frozen=True):
 
 
 def require_bulk(items: Sequence[ExportImportDevice]) -> None:
-    """Raise TooManyDevicesError for more than 100 items, DeviceDefinedTwiceError for two of one identity."""
+    """Raise TooManyDevicesError for more than 100 items, DeviceDefinedTwiceError for two of one identity, and what
+    ``key`` raises.
+    """
     if len(items) > MAXIMUM_ITEMS:
         raise TooManyDevicesError(f"There are {len(items)} items; {MAXIMUM_ITEMS} are allowed.")
     known: set[tuple[str, str]] = set()

@@ -11,7 +11,7 @@ from muster.domain.errors import ArgumentInvalidError
 
 DEFAULT_GROUP = "$Default"
 MAXIMUM_GROUPS = 20
-"""Beside ``$Default``."""
+"""With ``$Default`` (hub-service.md 8.1)."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,48}[A-Za-z0-9])?")
 

@@ -25,7 +25,30 @@ _LONGEST_HOST_NAME = 253
 # What answers show and no client changes, and what is the same as nothing here.
 _IGNORED = frozenset({"hostName", "provisioningState", "state", "locations", "eventHubEndpoints", "features"})
 _SERVED = frozenset({"authorizationPolicies", "cloudToDevice", "hubEvents"})
-_DEFAULTS = {"minTlsVersion": "1.2", "publicNetworkAccess": "Enabled"}
+_TIERS = {"F": "Free", "B": "Basic"}
+# What clients send that put back a resource of Azure's: there it is what a new hub has.
+_DEFAULTS: dict[str, Any] = {
+    "minTlsVersion": "1.2",
+    "publicNetworkAccess": "Enabled",
+    "routing": {
+        "fallbackRoute": {
+            "name": "$fallback",
+            "source": "DeviceMessages",
+            "condition": "true",
+            "endpointNames": ["events"],
+            "isEnabled": True,
+        }
+    },
+    "storageEndpoints": {"$default": {"sasTtlAsIso8601": "PT1H"}},
+    "messagingEndpoints": {
+        "fileNotifications": {"lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10}
+    },
+}
+
+
+def tier_of(sku: str) -> str:
+    """The tier of a size: ``S1`` is ``Standard``, ``F1`` is ``Free``, ``B1`` is ``Basic``."""
+    return _TIERS.get(sku[:1].upper(), "Standard")
 
 
 class HubBody(ResourceBody):
@@ -101,7 +124,17 @@ def require_supported(body: HubBody) -> None:
 
 
 def _means_something(name: str, value: object) -> bool:
-    return bool(value) and name not in _IGNORED | _SERVED and value != _DEFAULTS.get(name)
+    return name not in _IGNORED | _SERVED and not _is_default(value, _DEFAULTS.get(name))
+
+
+def _is_default(value: object, default: Any) -> bool:
+    """Whether ``value`` asks for nothing but ``default``; members may be left out, and there may be empty ones."""
+    if isinstance(value, dict):
+        known = default if isinstance(default, dict) else {}
+        return all(_is_default(member, known.get(name)) for name, member in value.items())
+    if value is False:
+        return default is None
+    return not value or bool(value == default)
 
 
 def require_new_hub(name: str, body: HubBody, host_names: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from muster.domain.bulk_registry import MAXIMUM_ITEMS, ItemError
-from muster.domain.device import Identity
+from muster.domain.device import Identity, require_storable
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError, TooManyDevicesError
 
 POLICY_KEYS = ("primary", "secondary", "swap")
@@ -24,9 +24,11 @@ class RotatedIdentity(msgspec.Struct, rename="camel"):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Raises ArgumentNullError for one without an id."""
+        """Raises ArgumentNullError for one without an id, ArgumentInvalidError for one that cannot be looked up."""
         if not self.id:
             raise ArgumentNullError("Every item needs the id of a device.")
+        require_storable(self.id, "id")
+        require_storable(self.module_id, "moduleId")
         return self.id, self.module_id or ""
 
 

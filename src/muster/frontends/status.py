@@ -153,10 +153,17 @@ def hub_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
         return provisioning_body(error, tracking_id, now)
     return msgspec.json.encode(
         {
-            "Message": f"ErrorCode:{error.name};{error.message}",
+            "Message": f"ErrorCode:{error.name};{_in_one_part(error.message)}",
             "ExceptionMessage": f"Tracking ID:{_hub_tracking_id(tracking_id, now)}",
         }
     )
+
+
+def _in_one_part(message: str) -> str:
+    """Without a semicolon between its sentences: Node's client shows what stands between the first two of the text. Ids
+    keep theirs.
+    """
+    return message.replace("; ", ", ")
 
 
 def hub_plain_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
@@ -167,6 +174,7 @@ def hub_plain_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
 def hub_nested_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The error JSON of direct methods: one JSON text inside another (hub-service.md 1.6, shape C)."""
     inner = _hub_error(error, tracking_id, now)
+    inner["message"] = _in_one_part(error.message)
     inner["info"] = {"timeout": "00:00:00"} if isinstance(error, DeviceNotOnlineError) else {}
     return msgspec.json.encode({"Message": msgspec.json.encode(inner).decode(), "ExceptionMessage": ""})
 
@@ -187,9 +195,19 @@ def _hub_tracking_id(tracking_id: str, now: int) -> str:
 def management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
     """The error JSON of Resource Manager's routes, in both shapes that its clients read (dps.md 7.3)."""
     del now
+    return _management_body(error, tracking_id, error.code)
+
+
+def hub_management_body(error: ServiceError, tracking_id: str, now: int) -> bytes:
+    """The same of hubs, whose number is a text (hub-service.md 10)."""
+    del now
+    return _management_body(error, tracking_id, str(error.code))
+
+
+def _management_body(error: ServiceError, tracking_id: str, code: int | str) -> bytes:
     return msgspec.json.encode(
         {
-            "code": error.code,
+            "code": code,
             "httpStatusCode": row(error).reason.replace(" ", ""),
             "message": error.message,
             "details": f"Tracking id {tracking_id}",

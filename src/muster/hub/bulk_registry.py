@@ -61,8 +61,8 @@ class BulkRegistry:
         They are written in the order of their ids, devices before their modules: requests that write the same
         identities at the same time then wait for each other, and none has to be given up.
 
-        Raises TooManyDevicesError, DeviceDefinedTwiceError, and ArgumentNullError for an item without an id: then
-        nothing is done.
+        Raises TooManyDevicesError, DeviceDefinedTwiceError, ArgumentNullError for an item without an id, and
+        ArgumentInvalidError for one whose id has a NUL: then nothing is done.
         """
         require_bulk(items)
 

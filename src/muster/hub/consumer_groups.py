@@ -59,8 +59,8 @@ class ConsumerGroups:
         async def transaction(tx: Transaction) -> None:
             await tx.fetch_one("SELECT name FROM hub WHERE name = :hub {for_update}", hub=hub)
             row = await tx.fetch_one("SELECT count(*) FROM consumer_group WHERE hub = :hub", hub=hub)
-            if row is not None and row[0] >= MAXIMUM_GROUPS:
-                raise QuotaExceededError(f"There are {row[0]} consumer groups; {MAXIMUM_GROUPS} are allowed.")
+            if row is not None and row[0] + 1 >= MAXIMUM_GROUPS:  # $Default has no row
+                raise QuotaExceededError(f"There are {row[0] + 1} consumer groups; {MAXIMUM_GROUPS} are allowed.")
             await tx.execute(
                 "INSERT INTO consumer_group (hub, name_key, name, created) VALUES (:hub, :key, :name, :now)"
                 " ON CONFLICT DO NOTHING",

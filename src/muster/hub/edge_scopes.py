@@ -7,7 +7,7 @@ its own as well. Sources: hub-device.md 11. Not here: how scopes come about (``d
 from collections.abc import Callable
 from typing import NamedTuple
 
-from muster.domain.device import Identity
+from muster.domain.device import Identity, is_device_id
 from muster.domain.errors import ArgumentInvalidError, UnauthorizedAccessError
 from muster.domain.module import EDGE_HUB
 from muster.hub.identity_records import (
@@ -63,12 +63,16 @@ class EdgeScopes:
         """One device, or one module with its device. Raises ArgumentInvalidError when it is not in the scope: by that a
         gateway learns that it is not any more.
         """
-        device = await find_registered(self._database, hub, device_id, "", self._clock())
+        device = None
+        if is_device_id(device_id):
+            device = await find_registered(self._database, hub, device_id, "", self._clock())
         if device is None or not _is_below(device[0], edge):
             raise ArgumentInvalidError(f"The device {device_id} is not in the scope of {edge.device_id}.")
         if not module_id:
             return ScopePage([device], [])
-        module = await find_registered(self._database, hub, device_id, module_id, self._clock())
+        module = None
+        if is_device_id(module_id):
+            module = await find_registered(self._database, hub, device_id, module_id, self._clock())
         if module is None:
             raise ArgumentInvalidError(f"The module {device_id}/{module_id} is not in the scope of {edge.device_id}.")
         return ScopePage([device], [module])
@@ -82,7 +86,7 @@ class EdgeScopes:
             raise UnauthorizedAccessError(f"The chain {chain[:200]!r} does not end with {actor.device_id}.")
         edge = actor
         for name in reversed(names[:-1]):
-            child = await find_identity(self._database, hub, name)
+            child = await find_identity(self._database, hub, name) if is_device_id(name) else None
             if child is None or not child.iot_edge or not _is_below(child, edge):
                 raise UnauthorizedAccessError(f"{name} is no IoT Edge device below {edge.device_id}.")
             edge = child

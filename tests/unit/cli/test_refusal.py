@@ -59,7 +59,9 @@ def test_the_shape_of_resource_manager():
         "details": "Tracking id 2b5a6f0c",
         "error": {"code": "ArgumentInvalid", "message": "No such right."},
     }
-    assert read_refusal(400, "Bad Request", document) == Refusal("No such right.", code=400004, name="ArgumentInvalid")
+    for code in (400004, "400004"):
+        wanted = Refusal("No such right.", code=400004, name="ArgumentInvalid")
+        assert read_refusal(400, "Bad Request", {**document, "code": code}) == wanted
     assert read_refusal(404, "Not Found", {"error": {}}) == Refusal("404 Not Found")
 
 

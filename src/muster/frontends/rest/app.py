@@ -22,6 +22,7 @@ from muster.frontends.rest.requests import ErrorBody, Guard
 _MUSTER = "muster"
 _PROVISIONING_WORDS = frozenset({_MUSTER, "enrollments", "enrollmentgroups", "registrations"})
 _MANAGEMENT_WORDS = frozenset({"subscriptions", "providers"})
+_IDENTITY_WORDS = frozenset({"devices", "twins"})
 _NOT_ALLOWED = 405
 
 
@@ -43,7 +44,11 @@ def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
             response.headers["Allow"] = ", ".join(_allowed(routes, path))
         return response
 
-    app = Starlette(routes=list(routes), exception_handlers={HTTPException: refuse})
+    # A path of the provisioning service begins with an id scope: any other that fits has words there.
+    ordered = sorted(routes, key=lambda route: route.path.startswith("/{"))
+    for route in ordered:  # HEAD is not GET: some GETs lock a message for who reads it
+        (route.methods or set()).discard("HEAD")
+    app = Starlette(routes=ordered, exception_handlers={HTTPException: refuse})
     app.router.redirect_slashes = False
     return PathSpelling(app)
 
@@ -84,7 +89,7 @@ def canonical_path(path: str) -> str:
     words = [part.lower() for part in parts]
     if words[0] == _MUSTER:
         return "/" + "/".join([*words[:3], *parts[3:]])
-    if len(parts) > 1 and words[1] == "registrations" and words[0] not in _PROVISIONING_WORDS:
+    if len(parts) > 1 and words[1] == "registrations" and words[0] not in _PROVISIONING_WORDS | _IDENTITY_WORDS:
         return "/" + "/".join(
             word if index % 2 else part for index, (word, part) in enumerate(zip(words, parts, strict=True))
         )

@@ -15,7 +15,7 @@ from muster.domain.bearer import BearerTokenError, verify_bearer
 from muster.domain.errors import BearerTokenRefusedError, PreconditionFailedError, ResourceNotFoundError
 from muster.frontends import status
 from muster.frontends.rest import requests
-from muster.frontends.rest.requests import Guard, Handler
+from muster.frontends.rest.requests import ErrorBody, Guard, Handler
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
 GROUP = SUBSCRIPTION + "/resourcegroups/{group}"
@@ -62,7 +62,12 @@ class ResourceScope:
         return ResourceNotFoundError(f"The Resource '{kind}/{name}' under resource group '{self.group}' was not found.")
 
 
-def management_routes(table: Mapping[tuple[str, str], Handler], access: BearerAccess, guard: Guard) -> list[Route]:
+def management_routes(
+    table: Mapping[tuple[str, str], Handler],
+    access: BearerAccess,
+    guard: Guard,
+    error_body: ErrorBody = status.management_body,
+) -> list[Route]:
     """Routes for (path, method), none of which does anything before the token and the api-version were judged."""
 
     def judged(handler: Handler) -> Handler:
@@ -71,7 +76,7 @@ def management_routes(table: Mapping[tuple[str, str], Handler], access: BearerAc
             requests.require_api_version(request)
             return await handler(request)
 
-        return guard(handle, status.management_body)
+        return guard(handle, error_body)
 
     return [Route(path, judged(handler), methods=[method]) for (path, method), handler in table.items()]
 

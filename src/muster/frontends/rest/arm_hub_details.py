@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from muster.domain.authority import rfc_1123
 from muster.domain.consumer_group import ConsumerGroup
-from muster.domain.hub_resource import MAXIMUM_HUBS
+from muster.domain.hub_resource import MAXIMUM_HUBS, tier_of
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import PROVIDER, SUBSCRIPTION, ResourceScope
 from muster.frontends.rest.hub_registry import statistics_view
@@ -124,7 +124,7 @@ class HubDetails:
     async def list_skus(self, request: Request) -> Response:
         hub = self.find(request)
         capacity = {"minimum": 1, "maximum": _MAXIMUM_UNITS, "default": 1, "scaleType": "Manual"}
-        sku = {"name": hub.facts.sku, "tier": "Standard"}
+        sku = {"name": hub.facts.sku, "tier": tier_of(hub.facts.sku)}
         return requests.json_response(
             {"value": [{"resourceType": self.kind, "sku": sku, "capacity": capacity}], "nextLink": None}
         )

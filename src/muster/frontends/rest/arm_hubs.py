@@ -16,9 +16,10 @@ from muster.domain.cloud_to_device_resource import cloud_to_device_view, read_cl
 from muster.domain.errors import ArgumentInvalidError, ForbiddenError, PreconditionFailedError
 from muster.domain.event_hub import event_hub_endpoint, event_hub_name
 from muster.domain.hub_event import EventSettings, read_event_settings
-from muster.domain.hub_resource import DEFAULT_PARTITION_COUNT, HubBody, require_new_hub, require_supported
+from muster.domain.hub_resource import DEFAULT_PARTITION_COUNT, HubBody, require_new_hub, require_supported, tier_of
 from muster.domain.resource import ResourceFacts, TagsBody, read_tags
 from muster.dps.services import ProvisioningServices
+from muster.frontends import status
 from muster.frontends.rest import requests
 from muster.frontends.rest.arm import GROUP, PROVIDER, SUBSCRIPTION, BearerAccess, ResourceScope, management_routes
 from muster.frontends.rest.arm_certificates import CertificateResources
@@ -69,7 +70,7 @@ class HubResources:
             **certificates.table(_ONE),
             **details.table(_ONE),
         }
-        return management_routes(table, self.access, guard)
+        return management_routes(table, self.access, guard, status.hub_management_body)
 
     def _find(self, request: Request) -> Hub:
         """Raises ResourceNotFoundError."""
@@ -176,7 +177,7 @@ def hub_view(hub: Hub, scope: ResourceScope) -> dict[str, Any]:
         "subscriptionid": scope.subscription,
         "resourcegroup": scope.group,
         "etag": hub.etag,
-        "sku": {"name": hub.facts.sku, "tier": "Standard", "capacity": capacity},
+        "sku": {"name": hub.facts.sku, "tier": tier_of(hub.facts.sku), "capacity": capacity},
         "properties": {
             "provisioningState": "Succeeded",
             "state": "Active",

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from muster.domain.device import Identity, identity_view
+from muster.domain.device import Identity, identity_view, is_device_id
 from muster.domain.errors import ArgumentInvalidError
 from muster.domain.module import module_view
 from muster.frontends import status
@@ -117,6 +117,9 @@ def _place(token: str | None) -> str:
     if not token:
         return ""
     try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+        place = base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise ArgumentInvalidError(f"The continuation {token[:100]!r} is not one of this hub's.") from None
+        place = ""
+    if not is_device_id(place):
+        raise ArgumentInvalidError(f"The continuation {token[:100]!r} is not one of this hub's.")
+    return place

@@ -141,6 +141,8 @@ class HubRegistryApi:
         response = requests.json_response(rotation_view(rotation.policy_key, rotation.identities, rotation.errors))
         if rotation.errors:
             response.status_code = _SOME_FAILED if rotation.identities else _BAD_REQUEST
+        if response.status_code == _BAD_REQUEST:
+            response.headers["iothub-errorcode"] = _BULK_FAILURE
         return response
 
     # Statistics

@@ -167,7 +167,9 @@ class Guard:
         headers: dict[str, Any] = {"x-ms-request-id": tracking_id}
         if body in (status.hub_body, status.hub_nested_body):
             headers["iothub-errorcode"] = error.name
-        elif body is status.management_body and isinstance(error, BearerTokenRefusedError):
+        elif body in (status.management_body, status.hub_management_body) and isinstance(
+            error, BearerTokenRefusedError
+        ):
             headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
         else:
             headers["x-ms-error-code"] = str(error.code)
