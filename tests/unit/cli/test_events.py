@@ -1,3 +1,5 @@
+import tempfile
+
 import pytest
 from typer.testing import CliRunner
 
@@ -42,6 +44,7 @@ def test_bodies_of_every_kind_are_safe_to_print(body, wanted):
 @pytest.mark.parametrize("command", ["list", "tail"])
 def test_a_start_that_is_none_is_wrong_usage(command, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the user's own ephemeral servers are found
     result = CliRunner().invoke(app, [command, *arguments])
     assert result.exit_code == 2
     assert "--from" in result.output
