@@ -122,7 +122,7 @@ async def test_odd_certificates_are_taken(rest: RestClient) -> None:
         ({"attestation": attestation(PEM, "nonsense")}, "secondary certificate"),
         ({"attestation": {"type": "none"}}, "none"),
         ({"attestation": {"type": "tpm", "tpm": {"endorsementKey": "a"}}}, "tpm"),
-        ({"attestation": {"type": "X509"}}, "type"),
+        ({"attestation": {"type": "X510"}}, "type"),
         ({"registrationId": "other"}, "other"),
         ({"registrationId": None}, "registrationId"),
         ({"deviceId": "with space"}, "with space"),
@@ -158,6 +158,29 @@ async def test_illegal_registration_ids_are_refused(rest: RestClient, registrati
 async def test_legal_registration_ids(rest: RestClient, registration_id: str) -> None:
     assert (await put(rest, registration_id)).status == 200
     assert (await get(rest, registration_id))["registrationId"] == registration_id
+
+
+async def test_words_of_a_body_ignore_case(rest: RestClient) -> None:
+    """Older service clients for Java send the names of their constants."""
+    mechanism = {**attestation(), "type": "X509"}
+    answer = await put(rest, attestation=mechanism, allocationPolicy="GEOLATENCY", provisioningStatus="DISABLED")
+    assert answer.status == 200
+    enrollment = await get(rest)
+    assert enrollment["attestation"]["type"] == "x509"
+    assert enrollment["allocationPolicy"] == "geoLatency"
+    assert enrollment["provisioningStatus"] == "disabled"
+
+
+async def test_one_bad_word_in_many_enrollments(rest: RestClient) -> None:
+    """The other items count all the same (dps.md 6.6)."""
+    items = [
+        {"registrationId": "dev-01", "attestation": attestation(), "provisioningStatus": "off"},
+        {"registrationId": "dev-02", "attestation": attestation()},
+    ]
+    answer = await rest.request("POST", f"/enrollments?{VERSION}", {"mode": "CREATE", "enrollments": items})
+    assert (answer.status, answer.json["isSuccessful"]) == (200, False)
+    assert [(error["registrationId"], error["errorCode"]) for error in answer.json["errors"]] == [("dev-01", 400004)]
+    assert (await get(rest, "dev-02"))["provisioningStatus"] == "enabled"
 
 
 async def test_ids_ignore_case_and_keep_their_first_spelling(rest: RestClient) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from muster.domain.allocation import PolicyName, masked_url
 from muster.domain.attestation_mechanism import Mechanism, MechanismBody, Wire, mechanism_view, read_mechanism
 from muster.domain.device import require_device_id
+from muster.domain.documents import any_case
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
@@ -24,6 +25,8 @@ from muster.pki.certificate_profiles import DEVICE
 ProvisioningStatus = Literal["enabled", "disabled"]
 Kind = Literal["individual", "group"]
 
+_STATUSES: tuple[ProvisioningStatus, ...] = ("enabled", "disabled")
+_ALLOCATION_POLICIES: tuple[PolicyName, ...] = ("hashed", "geoLatency", "static", "custom")
 _POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TWIN_MODEL_MEMBERS = ("version", "count", "metadata")
 _ID_MEMBERS: dict[Kind, str] = {"individual": "registrationId", "group": "enrollmentGroupId"}
@@ -72,9 +75,9 @@ class EnrollmentBody(Wire):
     iot_hub_host_name: str | None = None
     initial_twin: JsonObject | None = None
     etag: Any = None  # only bulk operations look at it
-    provisioning_status: ProvisioningStatus | None = None
+    provisioning_status: str | None = None
     reprovision_policy: ReprovisionPolicy | None = None
-    allocation_policy: PolicyName | None = None
+    allocation_policy: str | None = None
     iot_hubs: list[str] | None = None
     custom_allocation_definition: CustomAllocation | None = None
     credential_policy_name: str | None = None
@@ -167,7 +170,8 @@ def read_document(
     mechanism = read_mechanism(body.attestation, stored.mechanism if stored else None, new_key)
     if kind == "group":
         _require_group(body, mechanism)
-    custom = _read_allocation(body)
+    policy = _read_policy(body)
+    custom = _read_allocation(policy, body)
     return EnrollmentDocument(
         mechanism=mechanism,
         device_id=body.device_id or None,
@@ -176,7 +180,7 @@ def read_document(
         iot_hub_host_name=body.iot_hub_host_name or None,
         initial_twin=_read_initial_twin(body.initial_twin),
         reprovision_policy=body.reprovision_policy or ReprovisionPolicy(),
-        allocation_policy=body.allocation_policy,
+        allocation_policy=policy,
         iot_hubs=body.iot_hubs or None,
         custom_allocation=_with_known_url(custom, stored),
         **_read_issuance(body),
@@ -208,14 +212,25 @@ def _require_group(body: EnrollmentBody, mechanism: Mechanism) -> None:
         )
 
 
-def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
-    if body.allocation_policy == "static":
+def read_status(body: EnrollmentBody) -> ProvisioningStatus:
+    """Enabled unless the body says otherwise. Raises ArgumentInvalidError."""
+    status = body.provisioning_status
+    return "enabled" if status is None else any_case("provisioningStatus", status, _STATUSES)
+
+
+def _read_policy(body: EnrollmentBody) -> PolicyName | None:
+    policy = body.allocation_policy
+    return None if policy is None else any_case("allocationPolicy", policy, _ALLOCATION_POLICIES)
+
+
+def _read_allocation(policy: PolicyName | None, body: EnrollmentBody) -> CustomAllocation | None:
+    if policy == "static":
         hubs = body.iot_hubs or ([body.iot_hub_host_name] if body.iot_hub_host_name else [])
         if len(hubs) != 1:
             raise ArgumentInvalidError(
                 f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}."
             )
-    if body.allocation_policy != "custom":
+    if policy != "custom":
         return None
     custom = body.custom_allocation_definition or CustomAllocation()
     if not custom.webhook_url or not custom.api_version:

@@ -15,7 +15,14 @@ from muster.bus.bus import Bus
 from muster.domain.attestation_mechanism import GENERATED_KEY_BYTES, Mechanism
 from muster.domain.device import encode_key
 from muster.domain.documents import encode, read
-from muster.domain.enrollment import Enrollment, EnrollmentBody, EnrollmentDocument, Kind, read_document
+from muster.domain.enrollment import (
+    Enrollment,
+    EnrollmentBody,
+    EnrollmentDocument,
+    Kind,
+    read_document,
+    read_status,
+)
 from muster.domain.errors import (
     ArgumentInvalidError,
     ConflictError,
@@ -33,8 +40,9 @@ DEFAULT_PAGE = 100
 MAXIMUM_PAGE = 1000
 MAXIMUM_BULK = 10
 
-BulkMode = Literal["create", "update", "updateIfMatchETag", "updateIfMatchEtag", "delete"]
-"""The third in two spellings: of the API (dps.md 6.6), and of the service client for Node.js."""
+BulkMode = Literal["create", "update", "updateIfMatchETag", "delete"]
+BULK_MODES: tuple[BulkMode, ...] = ("create", "update", "updateIfMatchETag", "delete")
+"""In any case: the service client for Node.js spells the third another way than the API (dps.md 6.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,7 @@ class Enrollments:
             kind=self.kind,
             id=stored.id if stored else id,
             etag=document_etag(self._entropy(12)),
-            provisioning_status=body.provisioning_status or "enabled",
+            provisioning_status=read_status(body),
             created=stored.created if stored else now,
             last_updated=now,
             document=document,
@@ -278,7 +286,7 @@ class Enrollments:
             case "update":
                 await self.get(service.id_scope, id)
                 await self.put(service, id, item, ANY)
-            case "updateIfMatchETag" | "updateIfMatchEtag":
+            case "updateIfMatchETag":
                 await self.get(service.id_scope, id)
                 if not isinstance(item.etag, str):
                     raise PreconditionFailedError("Mode updateIfMatchETag needs the etag of every item.")
