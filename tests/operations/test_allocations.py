@@ -1,5 +1,6 @@
 """Allocation with several hubs: policies, re-provisioning with and without data, webhooks and their failures."""
 
+import re
 from typing import Any
 
 import pytest
@@ -129,6 +130,7 @@ async def test_a_webhook_decides(hubs: Services) -> None:
     enrollment = request["individualEnrollment"]
     assert enrollment["customAllocationDefinition"]["webhookUrl"] == "https://hook.example.net/api?****"
     assert enrollment["attestation"] == {"type": "symmetricKey"}
+    assert re.fullmatch(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"', enrollment["etag"])
     assert request["linkedHubs"] == ["east.example.net", "west.example.net"]
     assert request["deviceRuntimeContext"] == {
         "registrationId": "dev-01",

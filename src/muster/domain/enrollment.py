@@ -16,6 +16,7 @@ from muster.domain.attestation_mechanism import Mechanism, MechanismBody, Wire, 
 from muster.domain.device import require_device_id
 from muster.domain.documents import any_case
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
+from muster.domain.etag import document_id
 from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
 from muster.domain.twin import InitialTwin, JsonObject
@@ -345,6 +346,7 @@ def webhook_view(enrollment: Enrollment, hubs: Sequence[str]) -> tuple[str, dict
     """
     view = service_view(enrollment)
     view["attestation"] = {"type": enrollment.mechanism.type}
+    view["etag"] = document_id(enrollment.etag)
     view["iotHubs"] = list(hubs)
     custom = enrollment.document.custom_allocation
     if custom is not None:
