@@ -30,6 +30,13 @@ def attestation(primary: str | None = PEM, secondary: str | None = None) -> dict
     return {"type": "x509", "x509": {"clientCertificates": certificates}}
 
 
+def custom(url: str) -> dict[str, Any]:
+    return {
+        "allocationPolicy": "custom",
+        "customAllocationDefinition": {"webhookUrl": url, "apiVersion": "2021-10-01"},
+    }
+
+
 async def put(
     rest: RestClient, registration_id: str = "dev-01", if_match: str | None = None, **members: object
 ) -> Answer:
@@ -130,6 +137,8 @@ async def test_odd_certificates_are_taken(rest: RestClient) -> None:
         ({"iotHubHostName": "nowhere.example.net"}, "nowhere.example.net"),
         ({"allocationPolicy": "static"}, "static"),
         ({"allocationPolicy": "custom"}, "custom"),
+        (custom("https://[h/allocate?code=1"), "webhookUrl"),
+        (custom("https://h:99999/"), "webhookUrl"),
         ({"allocationPolicy": "wild"}, "allocationPolicy"),
         ({"provisioningStatus": "off"}, "provisioningStatus"),
         ({"initialTwin": {"tags": {"a.b": 1}}}, "a.b"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from muster.domain.allocation import PolicyName, masked_url
+from muster.domain.allocation import PolicyName, masked_url, webhook_url_problem
 from muster.domain.attestation_mechanism import Mechanism, MechanismBody, Wire, mechanism_view, read_mechanism
 from muster.domain.device import require_device_id
 from muster.domain.documents import any_case
@@ -179,7 +179,7 @@ def read_document(
         optional_device_information=body.optional_device_information,
         capabilities=body.capabilities or DeviceCapabilities(),
         iot_hub_host_name=body.iot_hub_host_name or None,
-        initial_twin=_read_initial_twin(body.initial_twin),
+        initial_twin=read_initial_twin(body.initial_twin),
         reprovision_policy=body.reprovision_policy or ReprovisionPolicy(),
         allocation_policy=policy,
         iot_hubs=body.iot_hubs or None,
@@ -238,8 +238,9 @@ def _read_allocation(policy: PolicyName | None, body: EnrollmentBody) -> CustomA
         raise ArgumentInvalidError(
             "allocationPolicy custom needs customAllocationDefinition with webhookUrl and apiVersion."
         )
-    if not custom.webhook_url.startswith(("https://", "http://")):
-        raise ArgumentInvalidError("customAllocationDefinition.webhookUrl must begin with https:// or http://.")
+    problem = webhook_url_problem(custom.webhook_url)
+    if problem is not None:
+        raise ArgumentInvalidError(f"customAllocationDefinition.webhookUrl {problem}.")
     return custom
 
 
@@ -280,7 +281,8 @@ def _with_known_url(custom: CustomAllocation | None, stored: EnrollmentDocument 
     return custom
 
 
-def _read_initial_twin(value: JsonObject | None) -> InitialTwin | None:
+def read_initial_twin(value: JsonObject | None) -> InitialTwin | None:
+    """The twin that an enrollment or a webhook gives a new device. Raises ArgumentInvalidError."""
     if value is None:
         return None
     try:
