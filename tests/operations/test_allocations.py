@@ -3,11 +3,13 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.credential import Credential
+from muster.domain.enrollment import EnrollmentBody
 from muster.domain.errors import CustomAllocationFailedError
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
@@ -84,6 +86,17 @@ async def test_a_device_that_moves(
     view = await hubs.twin("dev-01", hub="west")
     assert view.get("tags", {}) == tags
     assert {key: value for key, value in view["properties"]["reported"].items() if key[0] != "$"} == reported
+
+
+async def test_without_a_reprovision_policy_a_device_stays(hubs: Services) -> None:
+    """Enrollments of old versions of the API have none (dps.md 5.4)."""
+    for hub in ("east", "west"):
+        static = {"allocationPolicy": "static", "iotHubs": [f"{hub}.example.net"]}
+        body = msgspec.convert({"registrationId": "dev-01", "attestation": SYMMETRIC, **static}, EnrollmentBody)
+        await hubs.enrollments.put(hubs.service, "dev-01", body, None, "2018-04-01")
+        done = await register(hubs)
+        assert (done.hub_host, done.registration.substatus) == ("east.example.net", "initialAssignment")
+    assert await where(hubs) == ["east"]
 
 
 async def enroll_on(hubs: Services, hub: str, **fields: Any) -> Operation:

@@ -180,6 +180,22 @@ async def test_words_of_a_body_ignore_case(rest: RestClient) -> None:
     assert enrollment["provisioningStatus"] == "disabled"
 
 
+async def test_the_reprovision_policy_of_old_versions(rest: RestClient) -> None:
+    """Versions up to 2018-04-01 know none: what they create has none, what they update keeps its own (dps.md 5.4)."""
+    old, body = "api-version=2018-04-01", {"registrationId": "dev-01", "attestation": attestation()}
+    migrate = {"updateHubAssignment": True, "migrateDeviceData": True}
+    assert "reprovisionPolicy" not in (await rest.request("PUT", f"/enrollments/dev-01?{old}", body)).json
+    assert "reprovisionPolicy" not in await get(rest)
+    assert (await put(rest)).json["reprovisionPolicy"] == migrate
+    assert (await rest.request("PUT", f"/enrollments/dev-01?{old}", body)).json["reprovisionPolicy"] == migrate
+
+    many = {"mode": "create", "enrollments": [{**body, "registrationId": "dev-02"}]}
+    assert (await rest.request("POST", f"/enrollments?{old}", many)).json["isSuccessful"]
+    assert "reprovisionPolicy" not in await get(rest, "dev-02")
+    asked = {**body, "registrationId": "dev-03", "reprovisionPolicy": migrate}
+    assert (await rest.request("PUT", f"/enrollments/dev-03?{old}", asked)).json["reprovisionPolicy"] == migrate
+
+
 async def test_one_bad_word_in_many_enrollments(rest: RestClient) -> None:
     """The other items count all the same (dps.md 6.6)."""
     items = [

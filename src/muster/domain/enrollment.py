@@ -28,6 +28,7 @@ Kind = Literal["individual", "group"]
 
 _STATUSES: tuple[ProvisioningStatus, ...] = ("enabled", "disabled")
 _ALLOCATION_POLICIES: tuple[PolicyName, ...] = ("hashed", "geoLatency", "static", "custom")
+_LAST_WITHOUT_REPROVISION_POLICY = "2018-04-01"
 _POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TWIN_MODEL_MEMBERS = ("version", "count", "metadata")
 _ID_MEMBERS: dict[Kind, str] = {"individual": "registrationId", "group": "enrollmentGroupId"}
@@ -101,7 +102,7 @@ class EnrollmentDocument(Wire):
     capabilities: DeviceCapabilities = msgspec.field(default_factory=DeviceCapabilities)
     iot_hub_host_name: str | None = None
     initial_twin: InitialTwin | None = None
-    reprovision_policy: ReprovisionPolicy = msgspec.field(default_factory=ReprovisionPolicy)
+    reprovision_policy: ReprovisionPolicy | None = msgspec.field(default_factory=ReprovisionPolicy)
     allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
     custom_allocation: CustomAllocation | None = None
@@ -143,6 +144,18 @@ class Enrollment(msgspec.Struct, frozen=True):
         return self.document.device_id or (self.id if self.kind == "individual" else registration_id)
 
     @property
+    def may_move(self) -> bool:
+        """Whether its devices are allocated anew when they register again (dps.md 5.4)."""
+        policy = self.document.reprovision_policy
+        return policy is not None and policy.update_hub_assignment
+
+    @property
+    def migrates_data(self) -> bool:
+        """Whether a device that moves takes its twin along."""
+        policy = self.document.reprovision_policy
+        return policy is not None and policy.migrate_device_data
+
+    @property
     def issuance_policy(self) -> IssuancePolicy | None:
         """The CA that issues for its devices; None when there is none."""
         document = self.document
@@ -159,9 +172,14 @@ class Enrollment(msgspec.Struct, frozen=True):
 
 
 def read_document(
-    kind: Kind, id: str, body: EnrollmentBody, stored: EnrollmentDocument | None, new_key: Callable[[], str]
+    kind: Kind,
+    id: str,
+    body: EnrollmentBody,
+    stored: EnrollmentDocument | None,
+    new_key: Callable[[], str],
+    api_version: str = "",
 ) -> EnrollmentDocument:
-    """What a PUT asks to keep, given what is ``stored`` now; ``new_key`` makes a symmetric key.
+    """What a PUT of ``api_version`` asks to keep, given what is ``stored`` now; ``new_key`` makes a symmetric key.
 
     Raises ArgumentNullError and ArgumentInvalidError with the member and the reason.
     """
@@ -180,7 +198,7 @@ def read_document(
         capabilities=body.capabilities or DeviceCapabilities(),
         iot_hub_host_name=body.iot_hub_host_name or None,
         initial_twin=read_initial_twin(body.initial_twin),
-        reprovision_policy=body.reprovision_policy or ReprovisionPolicy(),
+        reprovision_policy=body.reprovision_policy or _reprovision_policy(stored, api_version),
         allocation_policy=policy,
         iot_hubs=body.iot_hubs or None,
         custom_allocation=_with_known_url(custom, stored),
@@ -217,6 +235,15 @@ def read_status(body: EnrollmentBody) -> ProvisioningStatus:
     """Enabled unless the body says otherwise. Raises ArgumentInvalidError."""
     status = body.provisioning_status
     return "enabled" if status is None else any_case("provisioningStatus", status, _STATUSES)
+
+
+def _reprovision_policy(stored: EnrollmentDocument | None, api_version: str) -> ReprovisionPolicy | None:
+    """That of an enrollment which names none: the versions of the API that know none leave what there is, and make
+    enrollments without, whose devices stay where they are (dps.md 5.4).
+    """
+    if len(api_version) > 0 and api_version[:10] <= _LAST_WITHOUT_REPROVISION_POLICY:
+        return stored.reprovision_policy if stored else None
+    return ReprovisionPolicy()
 
 
 def _read_policy(body: EnrollmentBody) -> PolicyName | None:

@@ -141,9 +141,14 @@ class Enrollments:
         return [self._enrollment(row) for row in rows]
 
     async def put(
-        self, service: ProvisioningService, id: str, body: EnrollmentBody, if_match: str | None
+        self,
+        service: ProvisioningService,
+        id: str,
+        body: EnrollmentBody,
+        if_match: str | None,
+        api_version: str = "",
     ) -> Enrollment:
-        """Create or replace; with If-Match only replace (dps.md 6.7).
+        """Create or replace, as a client of ``api_version``; with If-Match only replace (dps.md 6.7).
 
         Raises what the body's rules raise, PreconditionFailedError and QuotaExceededError.
         """
@@ -156,7 +161,8 @@ class Enrollments:
                 raise PreconditionFailedError(f"Precondition failed: there is no enrollment {id!r} to update.")
             if stored is not None:
                 require_match(if_match, stored.etag)
-            document = read_document(self.kind, id, body, stored.document if stored else None, self._new_key)
+            before = stored.document if stored else None
+            document = read_document(self.kind, id, body, before, self._new_key, api_version)
             if counted:
                 await self._require_room(tx, service.id_scope, stored, document.mechanism)
             return await self._write(tx, service.id_scope, id, body, stored, document)
@@ -259,7 +265,7 @@ class Enrollments:
         self._bus.publish(enrollments_changed_subject(id_scope), b"")
 
     async def bulk(
-        self, service: ProvisioningService, mode: BulkMode, items: Sequence[EnrollmentBody]
+        self, service: ProvisioningService, mode: BulkMode, items: Sequence[EnrollmentBody], api_version: str
     ) -> list[BulkError]:
         """Each item for itself, in order; what failed, empty when all went well (dps.md 6.6).
 
@@ -272,25 +278,27 @@ class Enrollments:
             if item.id is None:
                 raise ArgumentInvalidError("Every item of a bulk operation needs its id.")
             try:
-                await self._bulk_item(service, mode, item.id, item)
+                await self._bulk_item(service, mode, item.id, item, api_version)
             except ServiceError as error:
                 errors.append(BulkError(item.id, error))
         return errors
 
-    async def _bulk_item(self, service: ProvisioningService, mode: BulkMode, id: str, item: EnrollmentBody) -> None:
+    async def _bulk_item(
+        self, service: ProvisioningService, mode: BulkMode, id: str, item: EnrollmentBody, api_version: str
+    ) -> None:
         match mode:
             case "create":
                 if await self.find(service.id_scope, id) is not None:
                     raise ConflictError(f"The enrollment {id!r} exists.")
-                await self.put(service, id, item, None)
+                await self.put(service, id, item, None, api_version)
             case "update":
                 await self.get(service.id_scope, id)
-                await self.put(service, id, item, ANY)
+                await self.put(service, id, item, ANY, api_version)
             case "updateIfMatchETag":
                 await self.get(service.id_scope, id)
                 if not isinstance(item.etag, str):
                     raise PreconditionFailedError("Mode updateIfMatchETag needs the etag of every item.")
-                await self.put(service, id, item, item.etag)
+                await self.put(service, id, item, item.etag, api_version)
             case "delete":
                 await self.delete(service.id_scope, id, item.etag if isinstance(item.etag, str) else None)
 

@@ -150,7 +150,8 @@ class _EnrollmentsApi:
         service = await self.api.authorize(request, Right.ENROLLMENT_WRITE)
         body = await requests.read_record(request, EnrollmentBody)
         if_match = request.headers.get("if-match")
-        enrollment = await self.enrollments.put(service, request.path_params["id"], body, if_match)
+        version = requests.require_api_version(request)
+        enrollment = await self.enrollments.put(service, request.path_params["id"], body, if_match, version)
         response = await self._response(service, enrollment, keys=True)
         if enrollment.kind == "group":
             await self._review(request, service, enrollment, response)
@@ -205,7 +206,8 @@ class _EnrollmentsApi:
         body = await requests.read_record(request, _Bulk)
         items = body.enrollments if self.enrollments.kind == "individual" else body.enrollment_groups
         mode = any_case("mode", body.mode, BULK_MODES)
-        failed = await self.enrollments.bulk(service, mode, items or body.enrollments or [])
+        version = requests.require_api_version(request)
+        failed = await self.enrollments.bulk(service, mode, items or body.enrollments or [], version)
         member = _ID_MEMBERS[self.enrollments.kind]
         errors = [{member: item.id, "errorCode": item.error.code, "errorStatus": item.error.message} for item in failed]
         return requests.json_response({"isSuccessful": not errors, "errors": errors})
