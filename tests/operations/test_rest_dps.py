@@ -286,6 +286,23 @@ async def test_what_is_read_can_be_written_back(rest: RestClient, services: Serv
     assert {name: value for name, value in written.json.items() if name in read} == read
 
 
+async def test_the_primary_certificate_is_taken_away(rest: RestClient, services: Services) -> None:
+    """As Azure's command line does with ``--remove-certificate`` (its own tests against the real service)."""
+    await put(rest, attestation=attestation(OTHER_PEM, PEM))
+    enrollment = await get(rest)
+    enrollment["attestation"]["x509"]["clientCertificates"].pop("primary")
+    assert (await rest.request("PUT", f"/enrollments/dev-01?{VERSION}", enrollment)).status == 200
+    shown = (await get(rest))["attestation"]["x509"]["clientCertificates"]
+    assert list(shown) == ["secondary"]
+    assert shown["secondary"]["info"]["sha1Thumbprint"] == sha1_thumbprint(DEVICE.certificate)
+    await register(services)
+    assert (await get(rest))["registrationState"]["status"] == "assigned"
+
+    references = {"type": "x509", "x509": {"caReferences": {"secondary": "plant"}}}
+    await put(rest, attestation=references)
+    assert (await get(rest))["attestation"] == references
+
+
 async def test_info_of_another_certificate_keeps_nothing(rest: RestClient) -> None:
     read = (await put(rest)).json
     certificates = read["attestation"]["x509"]["clientCertificates"]

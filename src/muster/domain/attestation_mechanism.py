@@ -173,16 +173,16 @@ def _read_x509(body: X509Body | None, stored: Mechanism | None) -> Mechanism:
     assert pair is not None
     primary = _read_certificate("primary", pair.primary, before.primary_certificate if before else None)
     secondary = _read_certificate("secondary", pair.secondary, before.secondary_certificate if before else None)
-    if primary is None:
-        raise ArgumentNullError(f"attestation.x509.{kind}.primary is required.")
+    if primary is None and secondary is None:
+        raise ArgumentNullError(f"attestation.x509.{kind} needs primary, secondary or both.")
     return Mechanism(type="x509", x509_kind=kind, primary_certificate=primary, secondary_certificate=secondary)
 
 
 def _read_ca_references(body: CaReferencesBody | None) -> Mechanism:
-    if body is None or not body.primary:
-        raise ArgumentNullError("attestation.x509.caReferences.primary is required.")
+    if body is None or not (body.primary or body.secondary):
+        raise ArgumentNullError("attestation.x509.caReferences needs primary, secondary or both.")
     return Mechanism(
-        type="x509", x509_kind="caReferences", primary_ca=body.primary, secondary_ca=body.secondary or None
+        type="x509", x509_kind="caReferences", primary_ca=body.primary or None, secondary_ca=body.secondary or None
     )
 
 
