@@ -1,12 +1,15 @@
 """Allocation with several hubs: policies, re-provisioning with and without data, webhooks and their failures."""
 
+import re
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 
 from muster.domain.allocation import WebhookAnswer
 from muster.domain.credential import Credential
+from muster.domain.enrollment import EnrollmentBody
 from muster.domain.errors import CustomAllocationFailedError
 from muster.domain.sas import create_token
 from muster.domain.timestamp import SECOND
@@ -85,6 +88,17 @@ async def test_a_device_that_moves(
     assert {key: value for key, value in view["properties"]["reported"].items() if key[0] != "$"} == reported
 
 
+async def test_without_a_reprovision_policy_a_device_stays(hubs: Services) -> None:
+    """Enrollments of old versions of the API have none (dps.md 5.4)."""
+    for hub in ("east", "west"):
+        static = {"allocationPolicy": "static", "iotHubs": [f"{hub}.example.net"]}
+        body = msgspec.convert({"registrationId": "dev-01", "attestation": SYMMETRIC, **static}, EnrollmentBody)
+        await hubs.enrollments.put(hubs.service, "dev-01", body, None, "2018-04-01")
+        done = await register(hubs)
+        assert (done.hub_host, done.registration.substatus) == ("east.example.net", "initialAssignment")
+    assert await where(hubs) == ["east"]
+
+
 async def enroll_on(hubs: Services, hub: str, **fields: Any) -> Operation:
     await hubs.enroll_by("dev-01", SYMMETRIC, allocationPolicy="static", iotHubs=[f"{hub}.example.net"], **fields)
     return await register(hubs)
@@ -129,6 +143,7 @@ async def test_a_webhook_decides(hubs: Services) -> None:
     enrollment = request["individualEnrollment"]
     assert enrollment["customAllocationDefinition"]["webhookUrl"] == "https://hook.example.net/api?****"
     assert enrollment["attestation"] == {"type": "symmetricKey"}
+    assert re.fullmatch(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"', enrollment["etag"])
     assert request["linkedHubs"] == ["east.example.net", "west.example.net"]
     assert request["deviceRuntimeContext"] == {
         "registrationId": "dev-01",

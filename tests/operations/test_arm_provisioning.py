@@ -117,6 +117,17 @@ class TestResource:
         assert [item["resourcegroup"] for item in everywhere] == ["muster"]
         assert await arm.get(everywhere[0]["id"]) == everywhere[0]
 
+    async def test_a_resource_group(self, arm: ManagementClient) -> None:
+        """Azure's command line asks for the location of the group when it is told none (dps.md 7.6)."""
+        group = await arm.get(GROUP.replace("resourceGroups", "resourcegroups"))
+        assert group == {
+            "id": GROUP,
+            "name": "line-a",
+            "type": "Microsoft.Resources/resourceGroups",
+            "location": "local",
+            "properties": {"provisioningState": "Succeeded"},
+        }
+
     async def test_another_name_is_not_found(self, arm: ManagementClient) -> None:
         answer = await arm.request("GET", SERVICE.replace("/dps", "/other"))
         message = refused(answer, 404, "ResourceNotFound")

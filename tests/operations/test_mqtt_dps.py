@@ -295,7 +295,8 @@ async def test_an_operation_that_was_overtaken(device: MqttClient, services: Ser
 
 async def test_a_made_up_operation_of_the_right_registration(device: MqttClient, services: Services) -> None:
     operation = (await registered(device, services))["operationId"]
-    for made_up in (operation[:-1], operation + "0", operation.rpartition(".")[0], "5." + operation):
+    other = operation[:-1] + ("1" if operation[-1] == "0" else "0")
+    for made_up in (other, operation[:-1], operation + "0", operation.rpartition(".")[0], "5." + operation):
         assert (await ask(device, POLL.format(9, made_up)))[0] == "404/?$rid=9"
 
 

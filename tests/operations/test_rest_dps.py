@@ -30,6 +30,13 @@ def attestation(primary: str | None = PEM, secondary: str | None = None) -> dict
     return {"type": "x509", "x509": {"clientCertificates": certificates}}
 
 
+def custom(url: str) -> dict[str, Any]:
+    return {
+        "allocationPolicy": "custom",
+        "customAllocationDefinition": {"webhookUrl": url, "apiVersion": "2021-10-01"},
+    }
+
+
 async def put(
     rest: RestClient, registration_id: str = "dev-01", if_match: str | None = None, **members: object
 ) -> Answer:
@@ -122,7 +129,7 @@ async def test_odd_certificates_are_taken(rest: RestClient) -> None:
         ({"attestation": attestation(PEM, "nonsense")}, "secondary certificate"),
         ({"attestation": {"type": "none"}}, "none"),
         ({"attestation": {"type": "tpm", "tpm": {"endorsementKey": "a"}}}, "tpm"),
-        ({"attestation": {"type": "X509"}}, "type"),
+        ({"attestation": {"type": "X510"}}, "type"),
         ({"registrationId": "other"}, "other"),
         ({"registrationId": None}, "registrationId"),
         ({"deviceId": "with space"}, "with space"),
@@ -130,6 +137,8 @@ async def test_odd_certificates_are_taken(rest: RestClient) -> None:
         ({"iotHubHostName": "nowhere.example.net"}, "nowhere.example.net"),
         ({"allocationPolicy": "static"}, "static"),
         ({"allocationPolicy": "custom"}, "custom"),
+        (custom("https://[h/allocate?code=1"), "webhookUrl"),
+        (custom("https://h:99999/"), "webhookUrl"),
         ({"allocationPolicy": "wild"}, "allocationPolicy"),
         ({"provisioningStatus": "off"}, "provisioningStatus"),
         ({"initialTwin": {"tags": {"a.b": 1}}}, "a.b"),
@@ -158,6 +167,45 @@ async def test_illegal_registration_ids_are_refused(rest: RestClient, registrati
 async def test_legal_registration_ids(rest: RestClient, registration_id: str) -> None:
     assert (await put(rest, registration_id)).status == 200
     assert (await get(rest, registration_id))["registrationId"] == registration_id
+
+
+async def test_words_of_a_body_ignore_case(rest: RestClient) -> None:
+    """Older service clients for Java send the names of their constants."""
+    mechanism = {**attestation(), "type": "X509"}
+    answer = await put(rest, attestation=mechanism, allocationPolicy="GEOLATENCY", provisioningStatus="DISABLED")
+    assert answer.status == 200
+    enrollment = await get(rest)
+    assert enrollment["attestation"]["type"] == "x509"
+    assert enrollment["allocationPolicy"] == "geoLatency"
+    assert enrollment["provisioningStatus"] == "disabled"
+
+
+async def test_the_reprovision_policy_of_old_versions(rest: RestClient) -> None:
+    """Versions up to 2018-04-01 know none: what they create has none, what they update keeps its own (dps.md 5.4)."""
+    old, body = "api-version=2018-04-01", {"registrationId": "dev-01", "attestation": attestation()}
+    migrate = {"updateHubAssignment": True, "migrateDeviceData": True}
+    assert "reprovisionPolicy" not in (await rest.request("PUT", f"/enrollments/dev-01?{old}", body)).json
+    assert "reprovisionPolicy" not in await get(rest)
+    assert (await put(rest)).json["reprovisionPolicy"] == migrate
+    assert (await rest.request("PUT", f"/enrollments/dev-01?{old}", body)).json["reprovisionPolicy"] == migrate
+
+    many = {"mode": "create", "enrollments": [{**body, "registrationId": "dev-02"}]}
+    assert (await rest.request("POST", f"/enrollments?{old}", many)).json["isSuccessful"]
+    assert "reprovisionPolicy" not in await get(rest, "dev-02")
+    asked = {**body, "registrationId": "dev-03", "reprovisionPolicy": migrate}
+    assert (await rest.request("PUT", f"/enrollments/dev-03?{old}", asked)).json["reprovisionPolicy"] == migrate
+
+
+async def test_one_bad_word_in_many_enrollments(rest: RestClient) -> None:
+    """The other items count all the same (dps.md 6.6)."""
+    items = [
+        {"registrationId": "dev-01", "attestation": attestation(), "provisioningStatus": "off"},
+        {"registrationId": "dev-02", "attestation": attestation()},
+    ]
+    answer = await rest.request("POST", f"/enrollments?{VERSION}", {"mode": "CREATE", "enrollments": items})
+    assert (answer.status, answer.json["isSuccessful"]) == (200, False)
+    assert [(error["registrationId"], error["errorCode"]) for error in answer.json["errors"]] == [("dev-01", 400004)]
+    assert (await get(rest, "dev-02"))["provisioningStatus"] == "enabled"
 
 
 async def test_ids_ignore_case_and_keep_their_first_spelling(rest: RestClient) -> None:
@@ -236,6 +284,23 @@ async def test_what_is_read_can_be_written_back(rest: RestClient, services: Serv
     for changed in ("etag", "lastUpdatedDateTimeUtc"):
         read.pop(changed)
     assert {name: value for name, value in written.json.items() if name in read} == read
+
+
+async def test_the_primary_certificate_is_taken_away(rest: RestClient, services: Services) -> None:
+    """As Azure's command line does with ``--remove-certificate`` (its own tests against the real service)."""
+    await put(rest, attestation=attestation(OTHER_PEM, PEM))
+    enrollment = await get(rest)
+    enrollment["attestation"]["x509"]["clientCertificates"].pop("primary")
+    assert (await rest.request("PUT", f"/enrollments/dev-01?{VERSION}", enrollment)).status == 200
+    shown = (await get(rest))["attestation"]["x509"]["clientCertificates"]
+    assert list(shown) == ["secondary"]
+    assert shown["secondary"]["info"]["sha1Thumbprint"] == sha1_thumbprint(DEVICE.certificate)
+    await register(services)
+    assert (await get(rest))["registrationState"]["status"] == "assigned"
+
+    references = {"type": "x509", "x509": {"caReferences": {"secondary": "plant"}}}
+    await put(rest, attestation=references)
+    assert (await get(rest))["attestation"] == references
 
 
 async def test_info_of_another_certificate_keeps_nothing(rest: RestClient) -> None:

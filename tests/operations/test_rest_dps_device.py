@@ -295,6 +295,46 @@ async def test_a_tpm(services: Services, api: RestClient) -> None:
     assert (await wrong.register(wrong.body)).status == 401
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_the_enrollment_of_a_tpm_changes_meanwhile(
+    services: Services, api: RestClient, monkeypatch: pytest.MonkeyPatch, *, deleted: bool
+) -> None:
+    """While it is assigned: its storage root key is learned, and brings nothing back of what was changed or deleted."""
+    tpm = software_tpm()
+    first = TpmDevice(api, services, tpm)
+    endorsement_key = base64.b64encode(tpm.endorsement_key).decode()
+    mechanism = {"type": "tpm", "tpm": {"endorsementKey": endorsement_key}}
+
+    async def ask(_url: str, _request: dict[str, Any]) -> WebhookAnswer:
+        if deleted:
+            await services.enrollments.delete(ID_SCOPE, first.registration_id, None)
+        else:
+            await services.enroll_by(first.registration_id, mechanism, capabilities={"iotEdge": True})
+        return WebhookAnswer(services.hub.host_name)
+
+    monkeypatch.setattr(services.webhook, "ask", ask)
+    custom = {"webhookUrl": "https://webhook.example.net/", "apiVersion": "2019-03-31"}
+    await services.enroll_by(
+        first.registration_id, mechanism, allocationPolicy="custom", customAllocationDefinition=custom
+    )
+    challenge = await first.register(first.body)
+    nonce, _ = tpm.activate(base64.b64decode(challenge.json["authenticationKey"]))
+    second = TpmDevice(api, services, tpm, first.sign(nonce))
+    accepted = await second.register(second.body)
+    assert accepted.status == 202
+    await services.registrations.stop(within=60)
+    record = await services.records.get(ID_SCOPE, first.registration_id)
+    assert record.status == "assigned"
+    enrollment = await services.enrollments.find(ID_SCOPE, first.registration_id)
+    if deleted:
+        assert enrollment is None
+    else:
+        assert enrollment is not None
+        assert enrollment.document.capabilities.iot_edge
+        assert enrollment.document.allocation_policy is None
+        assert enrollment.mechanism.storage_root_key == base64.b64encode(tpm.storage_root_key).decode()
+
+
 async def test_a_tpm_that_nobody_enrolled(services: Services, api: RestClient) -> None:
     """It gets an ordinary refusal, which has no key (dps.md 4.6)."""
     stranger = TpmDevice(api, services, software_tpm(1))

@@ -68,6 +68,7 @@ def require_provisioning_shape(answer: Answer, status: int, code: int) -> None:
         ("GET", f"/devices/d1/modules?{VERSION}", b"", 401, "IotHubUnauthorizedAccess"),
         ("GET", f"/devices/a%2Fb?{VERSION}", b"", 404, "GenericNotFound"),
         ("GET", "/", b"", 404, "GenericNotFound"),
+        ("PATCH", f"/devices/registrations?{VERSION}", b"", 405, "MethodNotAllowed"),
         ("OPTIONS", f"/devices/d1?{VERSION}", b"", 405, "MethodNotAllowed"),
     ],
 )
@@ -135,6 +136,25 @@ async def test_the_provisioning_service(
     rest: RestClient, method: str, target: str, body: bytes, status: int, code: int
 ) -> None:
     require_provisioning_shape(await rest.request(method, target, body, host=DPS_HOST), status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("PUT", "0ne1/registrations", 405, 405000),
+        ("PUT", "0ne1/registrations/", 405, 405000),
+        ("PUT", "0ne1/registrations//register", 405, 405000),
+        ("PUT", "0ne1/registrations/register", 405, 405000),
+        ("GET", "0ne1/Registrations/dev-01/register", 405, 405000),
+        ("DELETE", "0ne1/registrations/dev-01", 405, 405000),
+        ("GET", "0ne1/registrations/dev-01/operations", 404, 404000),
+        ("PUT", "0ne1/registrations/dev-01/register/more", 404, 404000),
+    ],
+)
+async def test_paths_of_a_device_that_registers(
+    rest: RestClient, method: str, path: str, status: int, code: int
+) -> None:
+    require_provisioning_shape(await rest.request(method, f"/{path}?{VERSION}", b"{}"), status, code)
 
 
 async def test_not_authorized(rest: RestClient) -> None:

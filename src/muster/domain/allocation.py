@@ -5,9 +5,10 @@ previews and reports.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -55,8 +56,8 @@ class Choice(msgspec.Struct, frozen=True):
     reason: str
 
 
-class WebhookAnswer(msgspec.Struct, rename="camel"):
-    """What a custom allocation webhook answers with 200 (dps.md 5.3)."""
+class WebhookAnswer(msgspec.Struct):
+    """What a custom allocation webhook answers with 200, its twin by the rules of twins (dps.md 5.3)."""
 
     iot_hub_host_name: str | None = None
     initial_twin: InitialTwin | None = None
@@ -124,10 +125,25 @@ def webhook_request(
     }
 
 
+def webhook_url_problem(url: str) -> str | None:
+    """Why a webhook cannot have this URL, as the end of a sentence: ``it ...``; None when it can."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    if parts.scheme not in ("https", "http"):
+        return "must begin with https:// or http://"
+    if not parts.hostname or port == 0 or re.search(r"[\x00-\x20\x7f]", url):
+        return "needs a host, and has no spaces"
+    return None
+
+
 def masked_url(url: str) -> str:
     """A webhook's URL with its query masked: it may hold a function key."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(query=_MASK)) if parts.query else url
+    path, _, rest = url.partition("?")
+    query, mark, fragment = rest.partition("#")
+    return f"{path}?{_MASK}{mark}{fragment}" if query else url
 
 
 def webhook_choice(answer: WebhookAnswer, among: Sequence[LinkedHub]) -> Choice:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from muster.domain.attestation import EnrolledCertificate, EnrolledCertificates
+from muster.domain.documents import any_case
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
 from muster.domain.sas import require_key
 from muster.domain.tpm import TpmKeyFormatError, parse_storage_key
@@ -30,6 +31,7 @@ X509Kind = Literal["clientCertificates", "signingCertificates", "caReferences"]
 GENERATED_KEY_BYTES = 64
 """The length of a key that the service makes (dps.md 4.3)."""
 
+_TYPES: tuple[Literal["none"] | MechanismType, ...] = ("none", "tpm", "x509", "symmetricKey")
 _KINDS: tuple[X509Kind, ...] = ("clientCertificates", "signingCertificates", "caReferences")
 
 
@@ -73,7 +75,7 @@ class TpmBody(Wire):
 class MechanismBody(Wire):
     """The ``attestation`` of a PUT body."""
 
-    type: Literal["none", "tpm", "x509", "symmetricKey"]
+    type: str
     x509: X509Body | None = None
     symmetric_key: SymmetricKeyBody | None = None
     tpm: TpmBody | None = None
@@ -140,7 +142,7 @@ def read_mechanism(body: MechanismBody | None, stored: Mechanism | None, new_key
     """
     if body is None:
         raise ArgumentNullError("attestation is required.")
-    match body.type:
+    match any_case("attestation.type", body.type, _TYPES):
         case "x509":
             return _read_x509(body.x509, stored)
         case "symmetricKey":
@@ -171,16 +173,16 @@ def _read_x509(body: X509Body | None, stored: Mechanism | None) -> Mechanism:
     assert pair is not None
     primary = _read_certificate("primary", pair.primary, before.primary_certificate if before else None)
     secondary = _read_certificate("secondary", pair.secondary, before.secondary_certificate if before else None)
-    if primary is None:
-        raise ArgumentNullError(f"attestation.x509.{kind}.primary is required.")
+    if primary is None and secondary is None:
+        raise ArgumentNullError(f"attestation.x509.{kind} needs primary, secondary or both.")
     return Mechanism(type="x509", x509_kind=kind, primary_certificate=primary, secondary_certificate=secondary)
 
 
 def _read_ca_references(body: CaReferencesBody | None) -> Mechanism:
-    if body is None or not body.primary:
-        raise ArgumentNullError("attestation.x509.caReferences.primary is required.")
+    if body is None or not (body.primary or body.secondary):
+        raise ArgumentNullError("attestation.x509.caReferences needs primary, secondary or both.")
     return Mechanism(
-        type="x509", x509_kind="caReferences", primary_ca=body.primary, secondary_ca=body.secondary or None
+        type="x509", x509_kind="caReferences", primary_ca=body.primary or None, secondary_ca=body.secondary or None
     )
 
 

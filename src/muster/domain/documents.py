@@ -3,6 +3,7 @@
 Not here: any rule about a particular record.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +28,17 @@ def decode(body: bytes, record: type[T]) -> T:
         raise ArgumentInvalidError(f"The body is not valid: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"The body is not valid JSON: {error}.") from None
+
+
+def any_case(member: str, text: str, words: Sequence[T]) -> T:
+    """The one of ``words`` that ``text`` is but for its case: older clients for Java send ``GEOLATENCY``.
+
+    Raises ArgumentInvalidError about ``member``.
+    """
+    for word in words:
+        if str(word).lower() == text.lower():
+            return word
+    raise ArgumentInvalidError(f"{member} is {text!r}; {', '.join(map(str, words))} are allowed.")
 
 
 def encode(value: object) -> str:

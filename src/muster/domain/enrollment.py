@@ -11,10 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from muster.domain.allocation import PolicyName, masked_url
+from muster.domain.allocation import PolicyName, masked_url, webhook_url_problem
 from muster.domain.attestation_mechanism import Mechanism, MechanismBody, Wire, mechanism_view, read_mechanism
 from muster.domain.device import require_device_id
+from muster.domain.documents import any_case
 from muster.domain.errors import ArgumentInvalidError, ArgumentNullError
+from muster.domain.etag import document_id
 from muster.domain.registration_id import registration_id_problem
 from muster.domain.timestamp import iso_utc
 from muster.domain.twin import InitialTwin, JsonObject
@@ -24,6 +26,9 @@ from muster.pki.certificate_profiles import DEVICE
 ProvisioningStatus = Literal["enabled", "disabled"]
 Kind = Literal["individual", "group"]
 
+_STATUSES: tuple[ProvisioningStatus, ...] = ("enabled", "disabled")
+_ALLOCATION_POLICIES: tuple[PolicyName, ...] = ("hashed", "geoLatency", "static", "custom")
+_LAST_WITHOUT_REPROVISION_POLICY = "2018-04-01"
 _POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TWIN_MODEL_MEMBERS = ("version", "count", "metadata")
 _ID_MEMBERS: dict[Kind, str] = {"individual": "registrationId", "group": "enrollmentGroupId"}
@@ -72,9 +77,9 @@ class EnrollmentBody(Wire):
     iot_hub_host_name: str | None = None
     initial_twin: JsonObject | None = None
     etag: Any = None  # only bulk operations look at it
-    provisioning_status: ProvisioningStatus | None = None
+    provisioning_status: str | None = None
     reprovision_policy: ReprovisionPolicy | None = None
-    allocation_policy: PolicyName | None = None
+    allocation_policy: str | None = None
     iot_hubs: list[str] | None = None
     custom_allocation_definition: CustomAllocation | None = None
     credential_policy_name: str | None = None
@@ -97,7 +102,7 @@ class EnrollmentDocument(Wire):
     capabilities: DeviceCapabilities = msgspec.field(default_factory=DeviceCapabilities)
     iot_hub_host_name: str | None = None
     initial_twin: InitialTwin | None = None
-    reprovision_policy: ReprovisionPolicy = msgspec.field(default_factory=ReprovisionPolicy)
+    reprovision_policy: ReprovisionPolicy | None = msgspec.field(default_factory=ReprovisionPolicy)
     allocation_policy: PolicyName | None = None
     iot_hubs: list[str] | None = None
     custom_allocation: CustomAllocation | None = None
@@ -139,6 +144,18 @@ class Enrollment(msgspec.Struct, frozen=True):
         return self.document.device_id or (self.id if self.kind == "individual" else registration_id)
 
     @property
+    def may_move(self) -> bool:
+        """Whether its devices are allocated anew when they register again (dps.md 5.4)."""
+        policy = self.document.reprovision_policy
+        return policy is not None and policy.update_hub_assignment
+
+    @property
+    def migrates_data(self) -> bool:
+        """Whether a device that moves takes its twin along."""
+        policy = self.document.reprovision_policy
+        return policy is not None and policy.migrate_device_data
+
+    @property
     def issuance_policy(self) -> IssuancePolicy | None:
         """The CA that issues for its devices; None when there is none."""
         document = self.document
@@ -155,9 +172,14 @@ class Enrollment(msgspec.Struct, frozen=True):
 
 
 def read_document(
-    kind: Kind, id: str, body: EnrollmentBody, stored: EnrollmentDocument | None, new_key: Callable[[], str]
+    kind: Kind,
+    id: str,
+    body: EnrollmentBody,
+    stored: EnrollmentDocument | None,
+    new_key: Callable[[], str],
+    api_version: str = "",
 ) -> EnrollmentDocument:
-    """What a PUT asks to keep, given what is ``stored`` now; ``new_key`` makes a symmetric key.
+    """What a PUT of ``api_version`` asks to keep, given what is ``stored`` now; ``new_key`` makes a symmetric key.
 
     Raises ArgumentNullError and ArgumentInvalidError with the member and the reason.
     """
@@ -167,16 +189,17 @@ def read_document(
     mechanism = read_mechanism(body.attestation, stored.mechanism if stored else None, new_key)
     if kind == "group":
         _require_group(body, mechanism)
-    custom = _read_allocation(body)
+    policy = _read_policy(body)
+    custom = _read_allocation(policy, body)
     return EnrollmentDocument(
         mechanism=mechanism,
         device_id=body.device_id or None,
         optional_device_information=body.optional_device_information,
         capabilities=body.capabilities or DeviceCapabilities(),
         iot_hub_host_name=body.iot_hub_host_name or None,
-        initial_twin=_read_initial_twin(body.initial_twin),
-        reprovision_policy=body.reprovision_policy or ReprovisionPolicy(),
-        allocation_policy=body.allocation_policy,
+        initial_twin=read_initial_twin(body.initial_twin),
+        reprovision_policy=body.reprovision_policy or _reprovision_policy(stored, api_version),
+        allocation_policy=policy,
         iot_hubs=body.iot_hubs or None,
         custom_allocation=_with_known_url(custom, stored),
         **_read_issuance(body),
@@ -208,22 +231,43 @@ def _require_group(body: EnrollmentBody, mechanism: Mechanism) -> None:
         )
 
 
-def _read_allocation(body: EnrollmentBody) -> CustomAllocation | None:
-    if body.allocation_policy == "static":
+def read_status(body: EnrollmentBody) -> ProvisioningStatus:
+    """Enabled unless the body says otherwise. Raises ArgumentInvalidError."""
+    status = body.provisioning_status
+    return "enabled" if status is None else any_case("provisioningStatus", status, _STATUSES)
+
+
+def _reprovision_policy(stored: EnrollmentDocument | None, api_version: str) -> ReprovisionPolicy | None:
+    """That of an enrollment which names none: the versions of the API that know none leave what there is, and make
+    enrollments without, whose devices stay where they are (dps.md 5.4).
+    """
+    if len(api_version) > 0 and api_version[:10] <= _LAST_WITHOUT_REPROVISION_POLICY:
+        return stored.reprovision_policy if stored else None
+    return ReprovisionPolicy()
+
+
+def _read_policy(body: EnrollmentBody) -> PolicyName | None:
+    policy = body.allocation_policy
+    return None if policy is None else any_case("allocationPolicy", policy, _ALLOCATION_POLICIES)
+
+
+def _read_allocation(policy: PolicyName | None, body: EnrollmentBody) -> CustomAllocation | None:
+    if policy == "static":
         hubs = body.iot_hubs or ([body.iot_hub_host_name] if body.iot_hub_host_name else [])
         if len(hubs) != 1:
             raise ArgumentInvalidError(
                 f"allocationPolicy static needs exactly one hub in iotHubs, there are {len(hubs)}."
             )
-    if body.allocation_policy != "custom":
+    if policy != "custom":
         return None
     custom = body.custom_allocation_definition or CustomAllocation()
     if not custom.webhook_url or not custom.api_version:
         raise ArgumentInvalidError(
             "allocationPolicy custom needs customAllocationDefinition with webhookUrl and apiVersion."
         )
-    if not custom.webhook_url.startswith(("https://", "http://")):
-        raise ArgumentInvalidError("customAllocationDefinition.webhookUrl must begin with https:// or http://.")
+    problem = webhook_url_problem(custom.webhook_url)
+    if problem is not None:
+        raise ArgumentInvalidError(f"customAllocationDefinition.webhookUrl {problem}.")
     return custom
 
 
@@ -264,7 +308,8 @@ def _with_known_url(custom: CustomAllocation | None, stored: EnrollmentDocument 
     return custom
 
 
-def _read_initial_twin(value: JsonObject | None) -> InitialTwin | None:
+def read_initial_twin(value: JsonObject | None) -> InitialTwin | None:
+    """The twin that an enrollment or a webhook gives a new device. Raises ArgumentInvalidError."""
     if value is None:
         return None
     try:
@@ -330,6 +375,7 @@ def webhook_view(enrollment: Enrollment, hubs: Sequence[str]) -> tuple[str, dict
     """
     view = service_view(enrollment)
     view["attestation"] = {"type": enrollment.mechanism.type}
+    view["etag"] = document_id(enrollment.etag)
     view["iotHubs"] = list(hubs)
     custom = enrollment.document.custom_allocation
     if custom is not None:

@@ -19,6 +19,11 @@ def document_etag(random: bytes) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def document_id(etag: str) -> str:
+    """The quoted id that a DPS tag is made of, as webhooks are told it (dps.md 5.3)."""
+    return _decoded(etag)
+
+
 def counter_etag(counter: int) -> str:
     """The hub's tag of a counter: base64 of its decimal digits, without quotes."""
     return base64.b64encode(str(counter).encode()).decode()

@@ -5,7 +5,6 @@ an operation.
 """
 
 import hashlib
-import re
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +15,7 @@ from muster.domain.timestamp import iso_utc
 Status = Literal["unassigned", "assigning", "assigned", "failed", "disabled"]
 Substatus = Literal["initialAssignment", "deviceDataMigrated", "deviceDataReset", "reprovisionedToInitialAssignment"]
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_RANDOM_BYTES = 12
 
 RETRY_AFTER = 3
 """Seconds after which a device asks again; 3, as the real service says, suits every client (dps.md 9.3)."""
@@ -45,18 +44,24 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 def operation_id(id_scope: str, registration_id: str, random: bytes) -> str:
-    """``5.<16 hex>.<guid>``: the middle is constant for a registration, the guid (16 random bytes) new each time
+    """``5.<16 hex>.<guid>``: the middle is constant for a registration, the guid new each time, of 12 random bytes
     (dps.md 1.4).
     """
-    digits = random.hex()
-    guid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))
-    return f"{_operation_prefix(id_scope, registration_id)}{guid}"
+    prefix = _operation_prefix(id_scope, registration_id)
+    return f"{prefix}{_guid(prefix, random.hex())}"
 
 
 def is_operation_of(operation: str, id_scope: str, registration_id: str) -> bool:
-    """Whether ``operation`` can be the id of an operation of this registration, be it the latest or an earlier one."""
+    """Whether ``operation`` was an operation of this registration, be it the latest or an earlier one."""
     prefix = _operation_prefix(id_scope, registration_id)
-    return operation.startswith(prefix) and _GUID.fullmatch(operation[len(prefix) :]) is not None
+    guid = operation.removeprefix(prefix)
+    return operation == f"{prefix}{_guid(prefix, guid.replace('-', '')[: 2 * _RANDOM_BYTES])}"
+
+
+def _guid(prefix: str, digits: str) -> str:
+    """The last eight digits are made of the others: so what nobody was told is known without a list of all ids."""
+    digits += hashlib.sha256(f"{prefix}{digits}".encode()).hexdigest()[:8]
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _operation_prefix(id_scope: str, registration_id: str) -> str:

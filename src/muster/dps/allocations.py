@@ -87,7 +87,7 @@ class Allocations:
     @staticmethod
     def _kept(service: ProvisioningService, enrollment: Enrollment, assigned: Registration | None) -> Choice | None:
         """The hub that a device stays with because its enrollment never moves it (dps.md 5.4)."""
-        if enrollment.document.reprovision_policy.update_hub_assignment or assigned is None:
+        if enrollment.may_move or assigned is None:
             return None
         hub = current_hub(service, assigned)
         return Choice(hub, f"reprovision policy: the device stays on {hub.host_name}") if hub else None

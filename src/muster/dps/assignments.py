@@ -257,7 +257,7 @@ class Assignments:
         substatus: Substatus = "initialAssignment"
         moved = None
         if current.assigned_hub is not None and current.assigned_hub != hub:
-            keep = enrollment.document.reprovision_policy.migrate_device_data
+            keep = enrollment.migrates_data
             moved = await self._devices.take(tx, current.assigned_hub, device_id)
             substatus = "deviceDataMigrated" if keep and moved is not None else "deviceDataReset"
             moved = moved if keep else None

@@ -15,7 +15,14 @@ from muster.bus.bus import Bus
 from muster.domain.attestation_mechanism import GENERATED_KEY_BYTES, Mechanism
 from muster.domain.device import encode_key
 from muster.domain.documents import encode, read
-from muster.domain.enrollment import Enrollment, EnrollmentBody, EnrollmentDocument, Kind, read_document
+from muster.domain.enrollment import (
+    Enrollment,
+    EnrollmentBody,
+    EnrollmentDocument,
+    Kind,
+    read_document,
+    read_status,
+)
 from muster.domain.errors import (
     ArgumentInvalidError,
     ConflictError,
@@ -33,8 +40,9 @@ DEFAULT_PAGE = 100
 MAXIMUM_PAGE = 1000
 MAXIMUM_BULK = 10
 
-BulkMode = Literal["create", "update", "updateIfMatchETag", "updateIfMatchEtag", "delete"]
-"""The third in two spellings: of the API (dps.md 6.6), and of the service client for Node.js."""
+BulkMode = Literal["create", "update", "updateIfMatchETag", "delete"]
+BULK_MODES: tuple[BulkMode, ...] = ("create", "update", "updateIfMatchETag", "delete")
+"""In any case: the service client for Node.js spells the third another way than the API (dps.md 6.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +141,14 @@ class Enrollments:
         return [self._enrollment(row) for row in rows]
 
     async def put(
-        self, service: ProvisioningService, id: str, body: EnrollmentBody, if_match: str | None
+        self,
+        service: ProvisioningService,
+        id: str,
+        body: EnrollmentBody,
+        if_match: str | None,
+        api_version: str = "",
     ) -> Enrollment:
-        """Create or replace; with If-Match only replace (dps.md 6.7).
+        """Create or replace, as a client of ``api_version``; with If-Match only replace (dps.md 6.7).
 
         Raises what the body's rules raise, PreconditionFailedError and QuotaExceededError.
         """
@@ -148,7 +161,8 @@ class Enrollments:
                 raise PreconditionFailedError(f"Precondition failed: there is no enrollment {id!r} to update.")
             if stored is not None:
                 require_match(if_match, stored.etag)
-            document = read_document(self.kind, id, body, stored.document if stored else None, self._new_key)
+            before = stored.document if stored else None
+            document = read_document(self.kind, id, body, before, self._new_key, api_version)
             if counted:
                 await self._require_room(tx, service.id_scope, stored, document.mechanism)
             return await self._write(tx, service.id_scope, id, body, stored, document)
@@ -171,7 +185,7 @@ class Enrollments:
             kind=self.kind,
             id=stored.id if stored else id,
             etag=document_etag(self._entropy(12)),
-            provisioning_status=body.provisioning_status or "enabled",
+            provisioning_status=read_status(body),
             created=stored.created if stored else now,
             last_updated=now,
             document=document,
@@ -251,7 +265,7 @@ class Enrollments:
         self._bus.publish(enrollments_changed_subject(id_scope), b"")
 
     async def bulk(
-        self, service: ProvisioningService, mode: BulkMode, items: Sequence[EnrollmentBody]
+        self, service: ProvisioningService, mode: BulkMode, items: Sequence[EnrollmentBody], api_version: str
     ) -> list[BulkError]:
         """Each item for itself, in order; what failed, empty when all went well (dps.md 6.6).
 
@@ -264,25 +278,27 @@ class Enrollments:
             if item.id is None:
                 raise ArgumentInvalidError("Every item of a bulk operation needs its id.")
             try:
-                await self._bulk_item(service, mode, item.id, item)
+                await self._bulk_item(service, mode, item.id, item, api_version)
             except ServiceError as error:
                 errors.append(BulkError(item.id, error))
         return errors
 
-    async def _bulk_item(self, service: ProvisioningService, mode: BulkMode, id: str, item: EnrollmentBody) -> None:
+    async def _bulk_item(
+        self, service: ProvisioningService, mode: BulkMode, id: str, item: EnrollmentBody, api_version: str
+    ) -> None:
         match mode:
             case "create":
                 if await self.find(service.id_scope, id) is not None:
                     raise ConflictError(f"The enrollment {id!r} exists.")
-                await self.put(service, id, item, None)
+                await self.put(service, id, item, None, api_version)
             case "update":
                 await self.get(service.id_scope, id)
-                await self.put(service, id, item, ANY)
-            case "updateIfMatchETag" | "updateIfMatchEtag":
+                await self.put(service, id, item, ANY, api_version)
+            case "updateIfMatchETag":
                 await self.get(service.id_scope, id)
                 if not isinstance(item.etag, str):
                     raise PreconditionFailedError("Mode updateIfMatchETag needs the etag of every item.")
-                await self.put(service, id, item, item.etag)
+                await self.put(service, id, item, item.etag, api_version)
             case "delete":
                 await self.delete(service.id_scope, id, item.etag if isinstance(item.etag, str) else None)
 

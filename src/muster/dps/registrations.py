@@ -210,7 +210,7 @@ class Registrations:
             now = self._clock()
             registration = Registration(
                 registration_id=registration_id,
-                operation_id=operation_id(service.id_scope, registration_id, self._entropy(16)),
+                operation_id=operation_id(service.id_scope, registration_id, self._entropy(12)),
                 status="assigning",
                 created=stored.created if stored else now,
                 last_updated=now,
@@ -250,8 +250,7 @@ class Registrations:
     async def _status(self, login: DeviceLogin, operation: str) -> Operation:
         service = self._services.find(login.id_scope)
         registration = await self._records.find(service.id_scope, login.registration_id) if service else None
-        known = service and registration and is_operation_of(operation, service.id_scope, login.registration_id)
-        if service is None or registration is None or not known:
+        if service is None or registration is None or not _is_known(operation, service, registration):
             raise RegistrationNotFoundError(f"Operation not found: {operation}.")
         asked = msgspec.structs.replace(registration, operation_id=operation)
         return Operation(asked, service.hub_host(registration.assigned_hub), "")
@@ -295,6 +294,13 @@ class Registrations:
         attempt = Attempt("dps", login.id_scope, "poll", login.registration_id, credential.describe(), credential.peer)
         await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _told(error)))
         raise error(tracking_id=tracking_id)
+
+
+def _is_known(operation: str, service: ProvisioningService, registration: Registration) -> bool:
+    """Whether it is the latest operation of the registration, or was one."""
+    if operation == registration.operation_id:
+        return True
+    return is_operation_of(operation, service.id_scope, registration.registration_id)
 
 
 def _refusal(checks: tuple[Check, ...]) -> type[ServiceError] | None:

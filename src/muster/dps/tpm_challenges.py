@@ -116,10 +116,13 @@ class TpmChallenges:
             id_scope=id_scope,
             key=key,
         )
-        mechanism = enrollment.mechanism
-        if not mechanism.storage_root_key:
-            learned = msgspec.structs.replace(mechanism, storage_root_key=offer.storage_root_key)
-            await self._enrollments.keep_mechanism(tx, id_scope, enrollment, learned)
+        # The enrollment may have been changed or deleted since the registration began.
+        current = await self._enrollments.find_in(tx, id_scope, enrollment.id)
+        if current is None or current.mechanism.storage_root_key:
+            return
+        if _same(current.mechanism.endorsement_key, offer.endorsement_key):
+            learned = msgspec.structs.replace(current.mechanism, storage_root_key=offer.storage_root_key)
+            await self._enrollments.keep_mechanism(tx, id_scope, current, learned)
 
 
 def _check_keys(enrollment: Enrollment, offer: TpmOffer) -> tuple[Check, ...]:

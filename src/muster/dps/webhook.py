@@ -13,7 +13,13 @@ import httpx
 import msgspec
 
 from muster.domain.allocation import WebhookAnswer, masked_url
-from muster.domain.errors import CustomAllocationFailedError, CustomAllocationUnauthorizedError
+from muster.domain.enrollment import read_initial_twin
+from muster.domain.errors import (
+    ArgumentInvalidError,
+    CustomAllocationFailedError,
+    CustomAllocationUnauthorizedError,
+)
+from muster.domain.twin import JsonObject
 
 _log = logging.getLogger("muster.dps")
 
@@ -25,6 +31,14 @@ _TOO_MANY_REQUESTS = 429
 _UNAUTHORIZED = 401
 _SERVER_ERRORS = 500
 _SUCCESS = range(200, 300)
+
+
+class _Body(msgspec.Struct, rename="camel"):
+    """What is sent back; members that are null count as absent."""
+
+    iot_hub_host_name: str | None = None
+    initial_twin: JsonObject | None = None
+    payload: Any = None
 
 
 class Webhook(Protocol):
@@ -45,8 +59,13 @@ class HttpWebhook:
     async def ask(self, url: str, request: dict[str, Any]) -> WebhookAnswer:
         """See ``Webhook``. The URL is called as it is; a ``code`` in its query is also sent as ``x-functions-key``."""
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        code = httpx.URL(url).params.get("code")
-        if code:
+        try:
+            code = httpx.URL(url).params.get("code")
+        except httpx.InvalidURL as error:
+            raise CustomAllocationFailedError(
+                f"Custom allocation failed with {type(error).__name__}: {error}"
+            ) from None
+        if code and code.isascii() and code.isprintable():
             headers["x-functions-key"] = code
         content = msgspec.json.encode(request)
         outcome = ""
@@ -97,9 +116,12 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def _decode(body: bytes) -> tuple[str, WebhookAnswer | None, bool]:
+    body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
         return "", WebhookAnswer(), False
     try:
-        return "", msgspec.json.decode(body, type=WebhookAnswer | None) or WebhookAnswer(), False
-    except msgspec.MsgspecError as error:
+        sent = msgspec.json.decode(body, type=_Body | None) or _Body()
+        twin = read_initial_twin(sent.initial_twin)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArgumentInvalidError) as error:
         return f"with an answer that is not valid: {error}", None, False
+    return "", WebhookAnswer(sent.iot_hub_host_name, twin, sent.payload), False

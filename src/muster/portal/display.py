@@ -118,9 +118,9 @@ def _shown_certificate(slot: str, stored: StoredCertificate, now: int) -> ShownC
     return ShownCertificate(slot, stored.sha1_thumbprint, stored.sha256_thumbprint, facts, expiry(facts, now))
 
 
-def reprovision_policy(policy: ReprovisionPolicy) -> str:
+def reprovision_policy(policy: ReprovisionPolicy | None) -> str:
     """In the words of Azure's portal (dps.md 5.4)."""
-    if not policy.update_hub_assignment:
+    if policy is None or not policy.update_hub_assignment:
         return "Never re-provision"
     return "Re-provision and migrate data" if policy.migrate_device_data else "Re-provision and reset to initial config"
 

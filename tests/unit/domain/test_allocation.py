@@ -9,6 +9,7 @@ from muster.domain.allocation import (
     choose,
     masked_url,
     webhook_choice,
+    webhook_url_problem,
 )
 from muster.domain.errors import CustomAllocationHubMissingError, NoHubAvailableError
 
@@ -80,3 +81,28 @@ def test_what_a_webhook_answers() -> None:
 def test_masked_urls() -> None:
     assert masked_url("https://h.net/a?code=1&b=2#f") == "https://h.net/a?****#f"
     assert masked_url("https://h.net/a") == "https://h.net/a"
+    assert masked_url("https://[h/a?code=1") == "https://[h/a?****"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h.net", "HTTP://127.0.0.1:8080/a?code=1", "https://[::1]/", "https://ü.net/ü"]
+)
+def test_urls_of_webhooks(url: str) -> None:
+    assert webhook_url_problem(url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h.net",
+        "ftp://h.net/",
+        "https://",
+        "https:///a",
+        "https://[h/",
+        "https://h:99999/",
+        "https://h/a b",
+        "https://h:0",
+    ],
+)
+def test_urls_that_no_webhook_has(url: str) -> None:
+    assert webhook_url_problem(url)

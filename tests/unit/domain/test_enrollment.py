@@ -111,7 +111,7 @@ def test_certificates_come_in_many_forms(text: str) -> None:
         (
             {"attestation": {"type": "x509", "x509": {"signingCertificates": {}}}},
             ArgumentNullError,
-            "signingCertificates.primary",
+            "signingCertificates needs primary",
         ),
         (
             {"attestation": {"type": "x509", "x509": {"clientCertificates": {}, "caReferences": {}}}},
@@ -217,7 +217,7 @@ def test_ca_references() -> None:
         ({"type": "tpm", "tpm": {"endorsementKey": "x"}}, {}, "endorsementKey is invalid"),
         (x509(primary={"certificate": PEM}), {}, "not clientCertificates"),
         (SYMMETRIC, {"deviceId": "d"}, "no deviceId"),
-        ({"type": "x509", "x509": {"caReferences": {}}}, {}, "caReferences.primary"),
+        ({"type": "x509", "x509": {"caReferences": {}}}, {}, "caReferences needs primary"),
     ],
 )
 def test_what_a_group_cannot_have(attestation: dict, fields: dict, reason: str) -> None:

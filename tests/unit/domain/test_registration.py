@@ -1,4 +1,6 @@
-from muster.domain.registration import Registration, operation_id, operation_view, state_view
+import re
+
+from muster.domain.registration import Registration, is_operation_of, operation_id, operation_view, state_view
 
 NOW = 1_790_000_000_000_000
 
@@ -9,11 +11,24 @@ def registration(**fields: object) -> Registration:
 
 
 def test_an_operation_id_is_constant_in_the_middle() -> None:
-    first, second = operation_id("0ne1", "Pump", bytes(16)), operation_id("0ne1", "pump", bytes([255]) * 16)
+    first, second = operation_id("0ne1", "Pump", bytes(12)), operation_id("0ne1", "pump", bytes([255]) * 12)
     assert first.startswith("5.")
     assert first.split(".")[1] == second.split(".")[1]
     assert len(first.split(".")[1]) == 16
-    assert second.endswith(".ffffffff-ffff-ffff-ffff-ffffffffffff")
+    assert re.fullmatch(r"ffffffff-ffff-ffff-ffff-ffff[0-9a-f]{8}", second[-36:])
+    assert first[-8:] != second[-8:]
+
+
+def test_operations_that_were() -> None:
+    known = operation_id("0ne1", "pump", bytes(range(12)))
+    assert is_operation_of(known, "0ne1", "PUMP")
+    assert not is_operation_of(known, "0ne1", "other")
+    assert not is_operation_of(known, "0ne2", "pump")
+    for place in range(len(known)):
+        digit = "0" if known[place] == "1" else "1"
+        assert not is_operation_of(known[:place] + digit + known[place + 1 :], "0ne1", "pump")
+    for made_up in ("", known[:-1], known + "0", known.upper(), known.replace("-", ""), known[:-12]):
+        assert not is_operation_of(made_up, "0ne1", "pump")
 
 
 def test_while_assigning_there_is_a_partial_state() -> None:

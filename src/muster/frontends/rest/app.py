@@ -22,7 +22,9 @@ from muster.frontends.rest.requests import ErrorBody, Guard
 _MUSTER = "muster"
 _PROVISIONING_WORDS = frozenset({_MUSTER, "enrollments", "enrollmentgroups", "registrations"})
 _MANAGEMENT_WORDS = frozenset({"subscriptions", "providers"})
-_IDENTITY_WORDS = frozenset({"devices", "twins"})
+_REGISTRATIONS = "registrations"
+_NO_ID_SCOPES = _PROVISIONING_WORDS | _MANAGEMENT_WORDS | {"devices", "twins", "digitaltwins"}
+"""First words of paths in which a device may be called ``registrations``."""
 _NOT_ALLOWED = 405
 
 
@@ -38,7 +40,7 @@ def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.scope["path"]
-        refusal = not_allowed if error.status_code == _NOT_ALLOWED else not_found
+        refusal = not_allowed if error.status_code == _NOT_ALLOWED or _lacks_id(path) else not_found
         response = await guard(refusal, _error_body(path))(request)
         if refusal is not_allowed:
             response.headers["Allow"] = ", ".join(_allowed(routes, path))
@@ -56,9 +58,22 @@ def create_app(routes: Sequence[Route], guard: Guard) -> ASGIApp:
 def _error_body(path: str) -> ErrorBody:
     """The shape of errors at a path that no route takes: that of the service its first word belongs to."""
     word = path.split("/")[1]
+    if _of_device(path):
+        return status.provisioning_body
     if word in _MANAGEMENT_WORDS:
         return status.management_body
     return status.provisioning_body if word in _PROVISIONING_WORDS else status.hub_body
+
+
+def _of_device(path: str) -> bool:
+    """Whether it is a path of a device that registers: ``/{idScope}/registrations...``."""
+    words = path.split("/")
+    return len(words) > 2 and words[2] == _REGISTRATIONS and words[1] not in _NO_ID_SCOPES  # noqa: PLR2004 - see above
+
+
+def _lacks_id(path: str) -> bool:
+    """Whether it is one without a registration id, which is 405 (dps.md 1.7)."""
+    return _of_device(path) and not any(path.split("/")[3:4])
 
 
 def _allowed(routes: Sequence[Route], path: str) -> list[str]:
@@ -89,7 +104,7 @@ def canonical_path(path: str) -> str:
     words = [part.lower() for part in parts]
     if words[0] == _MUSTER:
         return "/" + "/".join([*words[:3], *parts[3:]])
-    if len(parts) > 1 and words[1] == "registrations" and words[0] not in _PROVISIONING_WORDS | _IDENTITY_WORDS:
+    if len(parts) > 1 and words[1] == _REGISTRATIONS and words[0] not in _NO_ID_SCOPES:
         return "/" + "/".join(
             word if index % 2 else part for index, (word, part) in enumerate(zip(words, parts, strict=True))
         )

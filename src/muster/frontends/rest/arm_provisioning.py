@@ -14,7 +14,7 @@ from starlette.routing import Route
 from muster.domain.allocation import LinkedHub
 from muster.domain.errors import ForbiddenError, QuotaExceededError
 from muster.domain.provisioning_resource import ProvisioningBody
-from muster.domain.resource import TagsBody, resource_name_problem
+from muster.domain.resource import LOCATION, TagsBody, resource_name_problem
 from muster.domain.timestamp import SECOND
 from muster.dps.services import ProvisioningService, ProvisioningServices
 from muster.frontends.rest import requests
@@ -57,6 +57,7 @@ class ProvisioningResources:
     def routes(self, guard: Guard) -> list[Route]:
         certificates = CertificateResources(self.authorities, KIND, lambda request: self.find(request).id_scope)
         table = {
+            (GROUP, "GET"): self.get_group,
             (f"{PROVIDER}/operations", "GET"): self.list_operations,
             (f"{SUBSCRIPTION}{PROVIDER}/checkprovisioningservicenameavailability", "POST"): self.check_name,
             (f"{SUBSCRIPTION}{_ALL}", "GET"): self.list_all,
@@ -81,6 +82,18 @@ class ProvisioningResources:
         if service is None:
             raise ResourceScope.of(request).not_found(KIND, name)
         return service
+
+    async def get_group(self, request: Request) -> Response:
+        """Azure's command line asks a group where it is, for who names no location (dps.md 7.6)."""
+        scope = ResourceScope.of(request)
+        group = {
+            "id": f"/subscriptions/{scope.subscription}/resourceGroups/{scope.group}",
+            "name": scope.group,
+            "type": "Microsoft.Resources/resourceGroups",
+            "location": LOCATION,
+            "properties": {"provisioningState": "Succeeded"},
+        }
+        return requests.json_response(group)
 
     async def list_operations(self, _request: Request) -> Response:
         return requests.json_response({"value": [_operation(*words) for words in _OPERATIONS]})

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from muster.domain.access_policy import Right
 from muster.domain.attestation_mechanism import mechanism_view
-from muster.domain.documents import decode
+from muster.domain.documents import any_case, decode
 from muster.domain.enrollment import Enrollment, EnrollmentBody, service_view
 from muster.domain.errors import ArgumentInvalidError, NotAllowedError
 from muster.domain.registration import state_view
-from muster.dps.enrollments import DEFAULT_PAGE, MAXIMUM_PAGE, BulkMode, Enrollments
+from muster.dps.enrollments import BULK_MODES, DEFAULT_PAGE, MAXIMUM_PAGE, Enrollments
 from muster.dps.group_reviews import GroupReviews
 from muster.dps.registration_records import RegistrationRecords
 from muster.dps.services import ProvisioningService, ProvisioningServices
@@ -35,7 +35,7 @@ class _Query(msgspec.Struct):
 
 
 class _Bulk(msgspec.Struct, rename="camel"):
-    mode: BulkMode
+    mode: str
     enrollments: list[EnrollmentBody] | None = None
     enrollment_groups: list[EnrollmentBody] | None = None
 
@@ -150,7 +150,8 @@ class _EnrollmentsApi:
         service = await self.api.authorize(request, Right.ENROLLMENT_WRITE)
         body = await requests.read_record(request, EnrollmentBody)
         if_match = request.headers.get("if-match")
-        enrollment = await self.enrollments.put(service, request.path_params["id"], body, if_match)
+        version = requests.require_api_version(request)
+        enrollment = await self.enrollments.put(service, request.path_params["id"], body, if_match, version)
         response = await self._response(service, enrollment, keys=True)
         if enrollment.kind == "group":
             await self._review(request, service, enrollment, response)
@@ -204,7 +205,9 @@ class _EnrollmentsApi:
         service = await self.api.authorize(request, Right.ENROLLMENT_WRITE)
         body = await requests.read_record(request, _Bulk)
         items = body.enrollments if self.enrollments.kind == "individual" else body.enrollment_groups
-        failed = await self.enrollments.bulk(service, body.mode, items or body.enrollments or [])
+        mode = any_case("mode", body.mode, BULK_MODES)
+        version = requests.require_api_version(request)
+        failed = await self.enrollments.bulk(service, mode, items or body.enrollments or [], version)
         member = _ID_MEMBERS[self.enrollments.kind]
         errors = [{member: item.id, "errorCode": item.error.code, "errorStatus": item.error.message} for item in failed]
         return requests.json_response({"isSuccessful": not errors, "errors": errors})
