@@ -353,6 +353,14 @@ class TestFollowing:
         assert error == ""
 
     @pytest.mark.timeout(120)
+    def test_it_ends_with_its_reader_and_not_with_the_next_event(self, muster):
+        process = self.start_tail(muster)
+        process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(60) == 1
+        assert error == ""
+
     def test_it_goes_on_after_the_server_was_away(self, start_server):
         server = start_server()
         certificate = make_certificate(server, "tail-2")

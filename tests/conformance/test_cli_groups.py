@@ -97,6 +97,14 @@ class TestX509Group:
         muster.cli("group", "update", "x509-1", "--disable")
         assert muster.cli_json("group", "show", "x509-1")["attestation"] == made["attestation"]
 
+    def test_a_certificate_that_is_no_ca_is_warned_of(self, muster, authority):
+        warned = muster.cli("group", "create", "x509-leaf", "--certificate", authority).stderr
+        assert "warning: " in warned
+        assert "CA:FALSE" in warned
+        muster.cli("ca", "init", "group-root", "--ca-dir", "group-ca")
+        root = str(muster.directory / "group-ca" / "group-root" / "group-root.pem")
+        assert not muster.cli("group", "update", "x509-leaf", "--certificate", root).stderr
+
     def test_references_and_a_webhook(self, muster):
         arguments = ("--ca", "root", "--secondary-ca", "next", "--webhook-url", "https://hook.example.net/a")
         made = muster.cli_json("group", "create", "x509-2", *arguments)
@@ -113,6 +121,10 @@ class TestIndividualKeys:
         text = muster.cli("enrollment", "create", "--symmetric-key", *name, "--update").stdout
         assert made["attestation"]["symmetricKey"]["primaryKey"] in text
         assert "primaryKey" not in muster.cli_json("enrollment", "show", "dev-keys")["attestation"]["symmetricKey"]
+
+    def test_a_name_that_cannot_be_one(self, muster):
+        error = failure(muster, "enrollment", "create", "--symmetric-key", "--registration-id", "line/pump 1")
+        assert "'line/pump 1' cannot be a registration id: it has the character '/'" in error
 
     def test_what_contradicts_itself(self, muster):
         error = failure(

@@ -146,6 +146,21 @@ def test_another_address_than_loopback_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("--host-name", "bad name!"), "The host name 'bad name!' is no DNS name"),
+        (("--trace", "nowhere/trace.jsonl"), "The trace nowhere/trace.jsonl cannot be written: No such file"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, str], wanted: str) -> None:
+    address = () if "--host-name" in arguments else ("--address", free_address())
+    result = up(tmp_path, *arguments, *address)
+    assert result.returncode == 1
+    assert wanted in result.stderr
+    assert "unexpected" not in result.stderr
+
+
 def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
     result = up(tmp_path, "--address", "somewhere")
     assert result.returncode != 0
@@ -184,6 +199,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         result = up(tmp_path, "--address", address)
     assert result.returncode != 0
     assert f"{address} port 8883 is taken" in result.stderr
+    assert "--address 127.0.0.2" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / ".muster" / "status.json").exists()
 

@@ -20,10 +20,11 @@ _CERTIFICATES = ("clientCertificates", "signingCertificates")
 
 @dataclass(frozen=True, slots=True)
 class EnrolledCertificate:
-    """A certificate out of a file: what is sent, and its common name, if it has one."""
+    """A certificate out of a file: what is sent, its common name if it has one, and whether it says that it is a CA."""
 
     content: str
     common_name: str | None
+    is_ca: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,11 @@ def read_certificate(file: Path) -> EnrolledCertificate:
         raise CommandError(f"cannot read {file}: {error.strerror}") from error
     try:
         first = read_certificates(content)[0]
-        common_name = parse_certificate(first).common_name
+        facts = parse_certificate(first)
     except CertificateFormatError as error:
         advice = "the key stays on the device: give the .pem with the certificate" if b"KEY" in content else ""
         raise CommandError(f"{file} is not a certificate: {error}", advice) from error
-    return EnrolledCertificate(base64.b64encode(first).decode("ascii"), common_name)
+    return EnrolledCertificate(base64.b64encode(first).decode("ascii"), facts.common_name, facts.is_ca)
 
 
 def read_endorsement_key(text: str) -> str:

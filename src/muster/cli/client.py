@@ -81,7 +81,9 @@ class _Raw(NamedTuple):
 
 
 def path(*segments: str) -> str:
-    """A URL path with every segment percent-encoded."""
+    """A URL path with every segment percent-encoded. Raises CommandError when one is empty."""
+    if "" in segments:
+        raise CommandError("a name or an id is empty", "if a script gives it, look whether its variable is set")
     return "".join("/" + quote(segment, safe="") for segment in segments)
 
 
@@ -269,6 +271,12 @@ class Client:
         return _url(self._host(access), self._endpoints[0][1])
 
     def _unreachable(self, tried: list[str], failures: list[OSError]) -> UnreachableError:
+        plain = any(isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER" for error in failures)
+        if plain:
+            return UnreachableError(
+                f"{' and '.join(tried)} does not speak TLS",
+                "give a TLS port of the server, 443 or 8443; the portal's is none",
+            )
         reasons = {reason_of(error): None for error in failures if not isinstance(error, ConnectionRefusedError)}
         why = f" ({'; '.join(reasons)})" if reasons else ""
         return UnreachableError(

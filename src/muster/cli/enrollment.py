@@ -85,6 +85,7 @@ def create(
     if not mechanism.mechanisms:
         raise typer.BadParameter("say how it attests: --certificate, --ca, --symmetric-key or --endorsement-key")
     name = registration_id or _name_in(certificate, mechanism.certificate)
+    _require_name(name)
     changes = changes_of(
         mechanism,
         twin,
@@ -189,6 +190,18 @@ def _name_in(file: Path | None, certificate: EnrolledCertificate | None) -> str:
     if not certificate.common_name:
         raise CommandError(f"{file} has no common name", "name the enrollment with --registration-id")
     return certificate.common_name
+
+
+def _require_name(registration_id: str) -> None:
+    """That it can be one: the path of a request cannot hold every text. Raises CommandError."""
+    from muster.domain.registration_id import registration_id_problem
+
+    problem = registration_id_problem(registration_id)
+    if problem is not None:
+        raise CommandError(
+            f"{printable(registration_id)!r} cannot be a registration id: {problem}",
+            "DPS compares it with the common name of the device's certificate: change both, if there is one",
+        )
 
 
 def _warn_of_common_name(file: Path, common_name: str | None, registration_id: str) -> None:

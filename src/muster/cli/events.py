@@ -1,6 +1,10 @@
 """``muster events``: what devices sent, read and followed under ``/muster/v1/events``."""
 
 import json
+import os
+import select
+import sys
+import threading
 import time
 from typing import Annotated, Any
 
@@ -43,8 +47,9 @@ def tail(
     data_directory: DataDirectory = None,
 ) -> None:
     """Print events as they arrive, until Ctrl-C; in JSON one event per line."""
-    client = connect(connection_string, data_directory)
     query = _query(device, start, partition, source)
+    client = connect(connection_string, data_directory)
+    _end_with_reader()
     left = count
     stream = client.stream(client.target.hub, LOCATION, query=query, opened=_say_that_it_flows(), pause=time.sleep)
     for item in stream:
@@ -69,8 +74,8 @@ def list_events(
     data_directory: DataDirectory = None,
 ) -> None:
     """Print the events that are stored, the first ones from --from on."""
-    client = connect(connection_string, data_directory)
     query = {**_query(device, start, partition, source), "top": top}
+    client = connect(connection_string, data_directory)
     events = client.request(client.target.hub, "GET", LOCATION, query=query).document or []
     if output is Format.JSON:
         print_json(events)
@@ -109,6 +114,22 @@ def _query(device: str | None, start: str, partition: int | None, source: str | 
         if partition is None:
             raise typer.BadParameter("a sequence number needs --partition", param_hint="--from")
     return {"deviceId": device, "from": start, "partition": partition, "source": source}
+
+
+def _end_with_reader() -> None:
+    """End when nobody reads standard output any more, as of a pipe into ``head``, and not with the next event only."""
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError):
+        return  # closed, or no file at all
+    poll = select.poll()
+    poll.register(output, 0)  # errors and hang-ups alone, which are always told
+
+    def watch() -> None:
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _say_that_it_flows() -> Any:

@@ -4,11 +4,13 @@ Not here: what it has in common with ``muster enrollment`` (``cli/enrollment_nou
 looks like (``cli/enrollment_document.py``).
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from muster.cli.attestation_document import EnrolledCertificate
 from muster.cli.enrollment_document import Document
 from muster.cli.enrollment_noun import EnrollmentNoun
 from muster.cli.enrollment_options import (
@@ -64,6 +66,7 @@ def create(
     mechanism = attestation.changes(certificate)
     if not mechanism.mechanisms:
         raise typer.BadParameter("say how its devices attest: --certificate, --ca or --symmetric-key")
+    _warn_of_leaf(certificate, mechanism.certificate)
     changes = changes_of(
         mechanism, twin, allocation, enabled=not disabled, edge=edge, reprovision_policy=reprovision_policy
     )
@@ -88,6 +91,7 @@ def update(
 ) -> None:
     """Change an enrollment group; what is not named stays as it is."""
     mechanism = attestation.changes(certificate)
+    _warn_of_leaf(certificate, mechanism.certificate)
     changes = changes_of(mechanism, twin, allocation, enabled=enable, edge=edge, reprovision_policy=reprovision_policy)
     GROUP.update(group_id, changes, server, output, etag)
 
@@ -172,4 +176,15 @@ def _registration_row(record: Document) -> tuple[object, ...]:
         record.get("assignedHub"),
         record.get("status"),
         short_time(record.get("lastUpdatedDateTimeUtc")),
+    )
+
+
+def _warn_of_leaf(file: Path | None, certificate: EnrolledCertificate | None) -> None:
+    """Say of a certificate that is none of a CA that it signs no device's: it is the wrong one of several."""
+    if certificate is None or certificate.is_ca is not False:
+        return
+    print(
+        f"warning: {file} says that it is no CA (CA:FALSE), so no device's certificate can lead to it:"
+        " give the root or the intermediate that signs them",
+        file=sys.stderr,
     )

@@ -80,7 +80,7 @@ def find_target(
 ) -> Target:
     """The server a command is meant for. Raises CommandError when what was given names none."""
     if connection_string is None and data_directory is None:
-        connection_string = environment.get("MUSTER_CONNECTION_STRING")
+        connection_string = environment.get("MUSTER_CONNECTION_STRING") or None
     if connection_string is not None:
         nearby = _nearby(data_directory, environment, working_directory)
         return _from_connection_string(connection_string, nearby, environment)
@@ -98,7 +98,7 @@ def find_status(
     Raises CommandError when a named directory has none, when the nearest belongs to somebody else, and when
     several ephemeral servers are running.
     """
-    named = data_directory or environment.get("MUSTER_DATA_DIR")
+    named = data_directory or environment.get("MUSTER_DATA_DIR") or None
     if named is not None:
         file = Path(named) / STATUS_FILE
         if not file.is_file():

@@ -32,7 +32,7 @@ from muster.frontends.amqp.front_end import AmqpFrontEnd
 from muster.frontends.amqp.service import DeviceboundLinks
 from muster.frontends.device_services import DeviceServices
 from muster.frontends.http import HttpFactory
-from muster.frontends.listener import Listener, ListenError, Peer, Protocols
+from muster.frontends.listener import Listener, ListenError, Peer, PortTakenError, Protocols
 from muster.frontends.mqtt.connection import MqttProtocol
 from muster.frontends.mqtt.front_end import MqttFrontEnd
 from muster.frontends.rest.arm import BearerAccess
@@ -70,8 +70,10 @@ class Server:
         self.description = Description(options, directory, place, services, self._hosts, self._start_token, clock)
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
-        """Listen everywhere; ``stack`` gets what undoes it. Raises ConfigurationError when a port cannot be had."""
-        tracer = Tracer(self._options.trace, self._clock) if self._options.trace else None
+        """Listen everywhere; ``stack`` gets what undoes it. Raises ConfigurationError when a port, or the
+        file of the trace, cannot be had.
+        """
+        tracer = self._tracer()
         if tracer is not None:
             stack.callback(tracer.close)
         protocols = self._protocols()
@@ -93,11 +95,28 @@ class Server:
         try:
             await self._listen(listener, portal_listener)
         except ListenError as error:
-            raise ConfigurationError(f"{error}.") from error
+            raise ConfigurationError(f"{error}{self._other_place(error)}.") from error
         for subject in (HUBS_CHANGED, PROVISIONING_CHANGED):
             subscription = self._services.bus.subscribe(subject, lambda _message: self._write_status())
             stack.callback(subscription.close)
         self._write_status()
+
+    def _tracer(self) -> Tracer | None:
+        file = self._options.trace
+        if file is None:
+            return None
+        try:
+            return Tracer(file, self._clock)
+        except OSError as error:
+            raise ConfigurationError(f"The trace {file} cannot be written: {error.strerror}.") from error
+
+    def _other_place(self, error: ListenError) -> str:
+        """The option by which a taken port is evaded, if there is one."""
+        if not isinstance(error, PortTakenError):
+            return ""
+        if error.port == self._options.portal_port:
+            return ", for the portal by --portal-port"
+        return ", such as `muster up --address 127.0.0.2`" if self._place.loopback else ""
 
     def _protocols(self) -> Protocols:
         services = self._services

@@ -10,6 +10,7 @@ from muster.config import (
     ConfigurationError,
     UpOptions,
 )
+from muster.pki.names import NameTextError, dns_name
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -26,7 +27,7 @@ class Place:
 
 
 def place_of(options: UpOptions) -> Place:
-    """Raises ConfigurationError for an address that cannot be served so."""
+    """Raises ConfigurationError for a name or an address that cannot be served so."""
     if options.host_name is not None:
         listen = options.listen or "0.0.0.0"  # noqa: S104 - asked for with --host-name: devices on a network are to reach it
         return _named_place(options.host_name, listen)
@@ -49,8 +50,17 @@ def _named_place(host: str, listen: str) -> Place:
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
+        _require_dns_name(host)
         return Place(host.lower(), (host.lower(),), addresses, (listen,), loopback=False)
     return Place(host, (), tuple(dict.fromkeys((literal, *addresses))), (listen,), loopback=False)
+
+
+def _require_dns_name(host: str) -> None:
+    """That a certificate can be made for it."""
+    try:
+        dns_name(host)
+    except NameTextError as error:
+        raise ConfigurationError(f"The host name {error}.") from None
 
 
 def _address(text: str) -> Address:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import ssl
 import threading
 from urllib.parse import parse_qs, urlsplit
@@ -107,6 +108,30 @@ def test_a_request_is_signed_and_its_answer_read(server, make_client):
     assert token.expiry == (NOW + 3600) * 1_000_000
     assert signature_matches(token, [SECRET_KEY])
     assert not signature_matches(token, [WELL_KNOWN_KEY])
+
+
+def test_an_empty_name_is_told_and_not_sent():
+    with pytest.raises(CommandError, match="a name or an id is empty"):
+        path("devices", "")
+
+
+def test_a_port_without_tls_is_told(certificates):
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        thread = threading.Thread(target=_answer_in_plain_text, args=(plain,))
+        thread.start()
+        endpoint = ("127.0.0.1", plain.getsockname()[1])
+        target = Target(ACCESS, ACCESS, (endpoint,), certificates / "ca.pem", "a test")
+        with pytest.raises(UnreachableError, match="does not speak TLS") as caught:
+            Client(target, clock=lambda: NOW).request(ACCESS, "GET", "/devices/d")
+        thread.join()
+    assert "portal" in caught.value.advice
+
+
+def _answer_in_plain_text(listening):
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
 
 def test_an_empty_answer_has_no_document(server, make_client):

@@ -167,6 +167,12 @@ class TestSearch:
         assert found.hub.host == "plant.example"
 
 
+class TestEmptyVariables:
+    def test_they_count_as_not_set(self, tmp_path):
+        found = target(tmp_path, MUSTER_CONNECTION_STRING="", MUSTER_DATA_DIR="")
+        assert found.origin == "the development identity"
+
+
 class TestEphemeral:
     def test_one_that_runs_is_found(self, tmp_path):
         write_status(tmp_path / "runtime" / "muster-abc", clockOffsetSeconds=3)
