@@ -157,6 +157,32 @@ async def test_user_names_that_are_refused(
     assert await connect(mqtt, Connect(client_id, username=username, password=password)) == 5
 
 
+@pytest.mark.parametrize(
+    ("client_id", "username"),
+    [
+        ("mine", f"{HUB_HOST}/d1/?api-version=2021-04-12"),
+        ("", f"{HUB_HOST}/d1/?api-version=2021-04-12"),
+        ("d1", f"{HUB_HOST}/d1?api-version=2021-04-12"),
+        ("d1", HUB_HOST),
+        ("d1", None),
+    ],
+)
+async def test_a_user_name_that_names_nobody_is_explained(
+    services: Services, mqtt: MqttClients, client_id: str, username: str | None
+) -> None:
+    """Under the name by which its owner looks for it, and without the token."""
+    await create(services)
+    token = create_token(f"{HUB_HOST}/devices/d1", KEY, services.clock.now // SECOND + 60).encode()
+    password = None if username is None else token
+    assert await connect(mqtt, Connect(client_id, username=username, password=password)) == 5
+    (report,) = await services.reports.latest()
+    assert report.subject == (username or "/d1").partition("/")[2].partition("/")[0] or client_id
+    assert (report.scope, report.answer) == ("hub", "CONNACK 5 over MQTT, 401002 elsewhere")
+    assert [(item.id, item.outcome) for item in report.checks] == [("device.user-name", "refused")]
+    assert f'the client id is "{client_id}"' in report.checks[0].detail
+    assert "sig=" not in report.checks[0].detail
+
+
 @pytest.mark.parametrize("device_id", ["AZaz09-:.+%_#*?!(),=@;$'", "a?api-version=1", "a%2Fb", "x" * 128])
 async def test_ids_with_every_legal_character(services: Services, mqtt: MqttClients, device_id: str) -> None:
     """They stand unencoded in client id, user name and topic, and encoded in the token."""

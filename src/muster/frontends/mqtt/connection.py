@@ -142,11 +142,6 @@ class MqttProtocol(PeerProtocol):
             _log.exception("%s: CONNECT failed", self.describe())
             self._refuse(connect, ServerError())
             return
-        if accepted is None:
-            self.session.connack(status.NOT_AUTHORIZED, session_present=False)
-            _log.info("%s: the user name names neither a hub's device nor a registration", self.describe())
-            self.flush()
-            return
         self._head = accepted
         self.session.connack(status.ACCEPTED, session_present=accepted.session_present)
         self.flush()
@@ -197,5 +192,5 @@ class MqttProtocol(PeerProtocol):
             self._arm_timer()
 
 
-ChooseHead = Callable[[MqttProtocol, Connect], Awaitable[Head | None]]
-"""Judges a CONNECT: the head, or None for one that names nothing; raises ServiceError for a refusal."""
+ChooseHead = Callable[[MqttProtocol, Connect], Awaitable[Head]]
+"""Judges a CONNECT; raises ServiceError for a refusal."""
