@@ -98,7 +98,6 @@ class Sessions:
         older = self._here.pop(session.key, None)
         if older is not None:
             self._leave(older)
-            older.deliver(Notice.DISPLACED)
         self._here[session.key] = session
         session.subscription = self._bus.subscribe(
             identity_changed_subject(hub, device_id), lambda _data: deliver(Notice.IDENTITY_CHANGED)
@@ -151,6 +150,9 @@ class Sessions:
         except BaseException:
             self.detach(session)
             raise
+        finally:
+            if older is not None:  # now: what it stores when it ends comes behind what is stored of this one
+                older.deliver(Notice.DISPLACED)
         if not unchanged:
             deliver(Notice.IDENTITY_CHANGED)
         return session

@@ -72,9 +72,8 @@ class MqttC2d:
         """Send what waits, or stop sending."""
         if self.is_subscribed and self._following is None:
             self.start()
-        elif not self.is_subscribed and self._following is not None:
-            self._following.close()
-            self._following = None
+        elif not self.is_subscribed:
+            self.stop()
 
     async def settle_unheard(self) -> None:
         """For a device that connects without a subscription."""
@@ -88,6 +87,12 @@ class MqttC2d:
         """Send what waits and what will come."""
         self._following = self._messages.follow(*self._key, self._wake)
         self._wake()
+
+    def stop(self) -> None:
+        """Send no more."""
+        if self._following is not None:
+            self._following.close()
+            self._following = None
 
     def _wake(self) -> None:
         self._wanted = True
@@ -145,10 +150,8 @@ class MqttC2d:
             _log.info("%s: a message was acknowledged after its lock had lapsed", self._connection.describe())
 
     async def close(self) -> None:
-        """The connection is gone: what it did not acknowledge waits again."""
-        if self._following is not None:
-            self._following.close()
-            self._following = None
+        """The connection is over: what it did not acknowledge waits again."""
+        self.stop()
         await self._settling.finish()
         if self._holds:
             await self._messages.release(*self._key, self._receiver)
