@@ -458,6 +458,15 @@ async def test_at_qos_0_sending_completes(services: Services, mqtt: MqttClients)
     await until(lambda: is_empty(services))
 
 
+async def test_at_qos_0_a_message_is_done_with_whoever_leaves_then(services: Services, mqtt: MqttClients) -> None:
+    client = await connected(mqtt)
+    await client.subscribe(C2D, 0)
+    await send(services, b"1")
+    assert (await client.receive(Publish)).payload == b"1"
+    await client.leave()
+    await until(lambda: is_empty(services))
+
+
 async def test_what_was_not_acknowledged_comes_again(services: Services, mqtt: MqttClients) -> None:
     client = await connected(mqtt, C2D)
     await send(services, b"1", b"2")

@@ -4,6 +4,7 @@ A message goes out under a lock, and PUBACK completes it; at QoS 0 sending it do
 PUBACK waits for the next one. Not here: the queue (``hub/c2d_messages.py``).
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -132,7 +133,8 @@ class MqttC2d:
         if packet_id:
             self._locks[packet_id] = delivery.lock_token
         elif qos == 0:
-            await self._complete(delivery.lock_token)
+            # Even if the device leaves now: it has the message.
+            await asyncio.shield(self._settling.spawn(self._complete(delivery.lock_token)))
         return True
 
     def acknowledged(self, packet_id: int) -> None:
