@@ -144,6 +144,17 @@ def paho_is_refused(server: MusterServer, paho: SdkClient, device_id: str, passw
     assert paho.call("connect", connection=device_id, client_id=device_id, username=username, password=password) == 5
 
 
+@provokes("device.user-name")
+def test_another_client_id_than_the_device_id(
+    muster: MusterServer, https: HttpsClient, paho: SdkClient, explain: Explain
+) -> None:
+    https.create_device("misnamed", authentication=BY_KEY)
+    token = create_token(f"{muster.address}/devices/misnamed", KEY, FAR)
+    username = f"{muster.address}/misnamed/?api-version=2021-04-12"
+    assert paho.call("connect", connection="misnamed", client_id="mine", username=username, password=token) == 5
+    require_explained(explain, muster, "misnamed", "device.user-name", 401002)
+
+
 @provokes("device.certificate-presented")
 def test_no_credential_at_all(muster: MusterServer, https: HttpsClient, paho: SdkClient, explain: Explain) -> None:
     https.create_device("bare", authentication=by_thumbprint(self_signed("bare")))

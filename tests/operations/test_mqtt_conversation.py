@@ -115,6 +115,46 @@ async def test_a_displaced_connection_changes_no_session(services: Services, mqt
     assert (await third.receive(Publish)).topic == b"$iothub/twin/res/200/?$rid=1"
 
 
+async def test_a_peer_without_a_trace_keeps_nothing_from_the_newer_connection(
+    services: Services, mqtt: MqttClients
+) -> None:
+    """From the moment at which it is displaced, though its socket waits for the peer (interop-facts.md 26)."""
+    will = Will(b"devices/d1/messages/events/", b"gone", 1)
+    older = await connected(mqtt, C2D, METHODS, will=will)
+    older.transport.is_gone = True
+    await send(services, b"1")
+    assert (await older.receive(Publish)).payload == b"1"
+    newer = await connected(mqtt, session=True)
+    assert older.transport.closing
+    await send(services, b"2")
+    got = [await newer.receive(Publish) for _ in range(2)]
+    assert sorted((one.payload, one.dup) for one in got) == [(b"1", True), (b"2", False)]
+    asking = asyncio.ensure_future(services.methods.invoke("hub", "d1", "", invocation()))
+    await newer.send(Publish(f"$iothub/methods/res/200/?$rid={await asked(newer)}".encode(), b""))
+    assert await asking == MethodAnswer(200, b"null")
+    older.protocol.connection_lost(None)  # at last
+    await newer.publish("devices/d1/messages/events/", b"x")
+    assert [event.body for event in await events(services)] == [b"gone", b"x"]
+    _, registry = await services.devices.get("hub", "d1")
+    assert registry.connected
+
+
+async def test_what_a_device_subscribed_to_when_it_left_listens_for_nobody(
+    services: Services, mqtt: MqttClients
+) -> None:
+    client = await connected(mqtt, clean_session=True)
+    report = Publish(b"$iothub/twin/PATCH/properties/reported/", b'{"last":"words"}')
+    await client.send(Subscribe(1, [(METHODS, 0), (C2D, 1), (DESIRED, 0)]), report)
+    await client.leave()
+
+    async def is_done() -> bool:
+        return b"words" in await services.twins.device_document("hub", "d1", "")
+
+    await until(is_done)
+    with pytest.raises(DeviceNotOnlineError):
+        await services.methods.invoke("hub", "d1", "", invocation())
+
+
 async def test_many_filters_in_one_packet_are_granted_in_their_order(mqtt: MqttClients) -> None:
     client = await connected(mqtt)
     filters = [(METHODS, 0), (C2D, 2), (b"unknown/topic", 1), (b"devices/+/messages/devicebound/#", 1), (b"#", 0)]
@@ -415,6 +455,15 @@ async def test_at_qos_0_sending_completes(services: Services, mqtt: MqttClients)
     await send(services, b"1", b"2")
     got = [await client.receive(Publish) for _ in range(2)]
     assert [(one.payload, one.qos) for one in got] == [(b"1", 0), (b"2", 0)]
+    await until(lambda: is_empty(services))
+
+
+async def test_at_qos_0_a_message_is_done_with_whoever_leaves_then(services: Services, mqtt: MqttClients) -> None:
+    client = await connected(mqtt)
+    await client.subscribe(C2D, 0)
+    await send(services, b"1")
+    assert (await client.receive(Publish)).payload == b"1"
+    await client.leave()
     await until(lambda: is_empty(services))
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from starlette.requests import ClientDisconnect
+from tests.support.fix_mqtt import until
 from tests.support.fix_pki import NOW as CERTIFICATES_NOW
 from tests.support.fix_pki import self_signed
 from tests.support.fix_rest import HUB_HOST, VERSION, Answer, RestClient
@@ -62,6 +63,26 @@ async def device(rest: RestClient, services: Services) -> Device:
 
 
 # Telemetry
+
+
+async def test_sending_is_activity_of_a_device_that_is_not_connected(device: Device, services: Services):
+    """Shown once a minute (hub-device.md 10.1, 12)."""
+    began = services.clock.now
+
+    async def shown() -> int:
+        _, registry = await services.devices.get("hub", DEVICE)
+        assert (registry.connected, registry.state_updated) == (False, 0)
+        return registry.last_activity
+
+    assert await shown() == 0
+    for seconds, expected in ((0, began), (59, began), (1, began + MINUTE)):
+        services.clock.advance(seconds * SECOND)
+        assert (await device.ask("POST", EVENTS, b"x")).status == 204
+
+        async def is_shown(wanted: int = expected) -> bool:
+            return await shown() == wanted
+
+        await until(is_shown)
 
 
 async def test_a_message_is_stored_before_it_is_acknowledged(device: Device):

@@ -36,7 +36,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 class MemoryTransport(asyncio.Transport):
-    """Keeps what is written; tells its protocol of the end as a socket does, soon after."""
+    """Keeps what is written; tells its protocol of the end as a socket does, soon after.
+
+    Unless the peer ``is_gone``, without a trace: then a socket that is closed waits for it.
+    """
 
     def __init__(self, protocol: asyncio.Protocol, written: Callable[[], None]) -> None:
         super().__init__()
@@ -45,6 +48,7 @@ class MemoryTransport(asyncio.Transport):
         self.output = bytearray()
         self.reading = True
         self.closing = False
+        self.is_gone = False
 
     def write(self, data: Any) -> None:
         if not self.closing:  # as a socket that is gone, it forgets what comes too late
@@ -60,7 +64,8 @@ class MemoryTransport(asyncio.Transport):
     def _end(self) -> None:
         if not self.closing:
             self.closing = True
-            asyncio.get_running_loop().call_soon(self._lose)
+            if not self.is_gone:
+                asyncio.get_running_loop().call_soon(self._lose)
 
     def _lose(self) -> None:
         self._protocol.connection_lost(None)

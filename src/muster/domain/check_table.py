@@ -322,6 +322,12 @@ _ROWS = (
         "seen; told in the registration record, with what happened; 400208 without a linked hub, 400209 after a 401",
     ),
     # The hub (hub-device.md 2.4, 2.5, 17).
+    _refuse(
+        "device.user-name",
+        "over MQTT: the user name names a hub that is served here, and the identity that the client id names",
+        UnauthorizedAccessError,
+        "documented",
+    ),
     _refuse("device.exists", "the hub has this device identity", UnauthorizedAccessError, "seen"),
     _refuse("device.enabled", "the device identity is enabled", DeviceDisabledError, "seen; older hubs 401002"),
     _refuse(

@@ -37,7 +37,7 @@ class FaultyMqtt:
         """A protocol for one connection."""
         return MqttProtocol(peer, self._clock, self._choose_head)
 
-    async def _choose_head(self, connection: MqttProtocol, connect: Connect) -> Head | None:
+    async def _choose_head(self, connection: MqttProtocol, connect: Connect) -> Head:
         key = self._key(connect)
         if key is not None and self._clock() < self._killed.get(key, 0):
             raise FaultInjectionError

@@ -10,17 +10,21 @@ from typing import Literal, cast
 
 Spoken = Literal["mqtt", "amqp", "http"]
 
-_MQTT_CONNECT = b"\x10"
 _AMQP_HEADER = b"AMQP"
+_LINE_BREAKS = b"\r\n"
 
 
 def sniff(first: bytes) -> Spoken | None:
-    """What a client speaks whose first bytes these are; None when more are needed (at most four are)."""
-    if first.startswith(_MQTT_CONNECT):
-        return "mqtt"
+    """What a client speaks whose first bytes these are; None when more are needed (at most four are).
+
+    A request of HTTP begins with a letter, or with the end of a line. What begins with anything else is for MQTT, which
+    closes without a word unless it is CONNECT (hub-device.md 3.1).
+    """
     if first.startswith(_AMQP_HEADER):
         return "amqp"
-    return None if _AMQP_HEADER.startswith(first) else "http"
+    if _AMQP_HEADER.startswith(first):
+        return None
+    return "http" if first[:1].isalpha() or first[:1] in _LINE_BREAKS else "mqtt"
 
 
 class Sniffer(asyncio.Protocol):

@@ -5,10 +5,11 @@ Sources: hub-device.md 2. Not here: the registry (``devices.py``), service clien
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from muster.domain.access_policy import AccessPolicy, Right
 from muster.domain.attestation import attest_device_thumbprint
-from muster.domain.check_table import check, shell_word, skipped, verdict
+from muster.domain.check_table import check, quoted, shell_word, skipped, verdict
 from muster.domain.credential import Credential
 from muster.domain.device import Identity
 from muster.domain.device_chain import attest_device_chain
@@ -100,6 +101,31 @@ class DeviceAuthentication:
             await self._reports.record(self._report(login, credential, checks, tracking_id, error.code))
             raise error(tracking_id=tracking_id)
         return principal
+
+    async def refuse_user_name(self, user_name: str, client_id: str, scope: str, credential: Credential) -> NoReturn:
+        """A device whose user name and client id name nobody: the former is
+        ``{hub}/{device}[/{module}]/?api-version=..``, the latter ``{device}[/{module}]`` (hub-device.md 3.1, 3.2).
+        ``scope`` is the hub that is meant, or the host of one that is not served here.
+
+        Raises UnauthorizedAccessError, with the ``tracking_id`` under which its report is stored.
+        """
+        hub = f"names hub {scope}" if self._hubs.get(scope) else "names no hub that is served here"
+        checks = (
+            check(
+                "device.user-name",
+                passed=False,
+                detail=f"the user name {quoted(user_name)} {hub}; the client id is {quoted(client_id)}",
+                fix="send the device id as the client id, a module DEVICE-ID/MODULE-ID, and as the user name"
+                " HOST/CLIENT-ID/?api-version=2021-04-12, where HOST is the hub's and CLIENT-ID the client id, letter"
+                " by letter",
+            ),
+        )
+        subject = user_name.partition("/")[2].partition("/")[0] or client_id
+        attempt = Attempt("hub", scope, "connect", subject, credential.describe(), credential.peer)
+        tracking_id = self._reports.new_tracking_id()
+        code = UnauthorizedAccessError.code
+        await self._reports.record(refused_report(attempt, checks, tracking_id, self._clock(), _answer(code)))
+        raise UnauthorizedAccessError(tracking_id=tracking_id)
 
     async def still_holds(self, login: DeviceLogin, credential: Credential, principal: Principal) -> bool:
         """Whether the same credential would be taken now for the same generation of the identity: asked after that
@@ -257,7 +283,11 @@ class DeviceAuthentication:
         code: int,
     ) -> Report:
         attempt = Attempt("hub", login.hub.name, "connect", login.name, credential.describe(), credential.peer)
-        return refused_report(attempt, checks, tracking_id, self._clock(), f"CONNACK 5 over MQTT, {code} elsewhere")
+        return refused_report(attempt, checks, tracking_id, self._clock(), _answer(code))
+
+
+def _answer(code: int) -> str:
+    return f"CONNACK 5 over MQTT, {code} elsewhere"
 
 
 def refused_report(attempt: Attempt, checks: tuple[Check, ...], tracking_id: str, now: int, answer: str) -> Report:

@@ -23,6 +23,7 @@ from muster.store.database import Body, Database, DatabaseUnavailableError, Tran
 _log = logging.getLogger("muster.hub")
 
 _ACTIVITY_STEP = MINUTE
+_MAXIMUM_REMEMBERED = 10_000
 
 
 class Notice(StrEnum):
@@ -75,6 +76,8 @@ class Sessions:
         self._clock = clock
         self._entropy = entropy
         self._here: dict[tuple[str, str, str], Session] = {}
+        # Of identities that send without a connection: what the registry was told last.
+        self._activity: dict[tuple[str, str, str, str], int] = {}
 
     @property
     def count(self) -> int:
@@ -98,7 +101,6 @@ class Sessions:
         older = self._here.pop(session.key, None)
         if older is not None:
             self._leave(older)
-            older.deliver(Notice.DISPLACED)
         self._here[session.key] = session
         session.subscription = self._bus.subscribe(
             identity_changed_subject(hub, device_id), lambda _data: deliver(Notice.IDENTITY_CHANGED)
@@ -151,6 +153,9 @@ class Sessions:
         except BaseException:
             self.detach(session)
             raise
+        finally:
+            if older is not None:  # now: what it stores when it ends comes behind what is stored of this one
+                older.deliver(Notice.DISPLACED)
         if not unchanged:
             deliver(Notice.IDENTITY_CHANGED)
         return session
@@ -184,7 +189,23 @@ class Sessions:
         if 0 <= now - session.last_activity < _ACTIVITY_STEP:
             return
         session.last_activity = now
-        hub, device_id, module_id = session.key
+        self._note_activity(session.key, now)
+
+    def active_without(self, principal: Principal) -> None:
+        """The identity sent something over HTTPS, without a connection: the same."""
+        identity, now = principal.identity, self._clock()
+        key = (principal.hub.name, identity.device_id, identity.module_id)
+        remembered = (*key, identity.generation_id)
+        last = self._activity.get(remembered)
+        if last is not None and 0 <= now - last < _ACTIVITY_STEP:
+            return
+        if len(self._activity) >= _MAXIMUM_REMEMBERED:
+            self._activity.clear()
+        self._activity[remembered] = now
+        self._note_activity(key, now)
+
+    def _note_activity(self, key: tuple[str, str, str], now: int) -> None:
+        hub, device_id, module_id = key
 
         async def body(tx: Transaction) -> None:
             await note_activity(tx, hub, device_id, module_id, now)

@@ -78,7 +78,7 @@ def hub_apis(services: Services, hosts: Container[str], telemetry: TelemetryStor
         HubRegistryApi(gate, device_gate, services.devices, services.modules, services.bulk, services.c2d),
         HubTransfersApi(gate),
         HubEdgeApi(device_gate, services.edge_scopes),
-        HubDeviceApi(device_gate, telemetry or services.events, services.c2d),
+        HubDeviceApi(device_gate, telemetry or services.events, services.c2d, services.sessions),
         HubMessagesApi(gate, services.c2d, services.feedback, hosts),
         HubTwinsApi(gate, services.twins),
         HubQueriesApi(gate, services.queries),

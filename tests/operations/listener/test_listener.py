@@ -26,7 +26,10 @@ versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
         (AMQP, "amqp"),
         (GET, "http"),
         (b"AMQX rest", "http"),
-        (b"\x00\xff\x10", "http"),
+        (b"\r\nPOST", "http"),
+        (b"\x00\xff\x10", "mqtt"),
+        (b"\x32\x07\x00\x01t\x00\x01", "mqtt"),
+        (b"\xe0\x00", "mqtt"),
         (b"A B", "http"),
     ],
 )

@@ -107,7 +107,7 @@ def test_2_2_3_a_length_that_does_not_fit(length):
         (Pubrec(65_536), "MQTT-2.3.1-1"),
         (Subscribe(1, []), "MQTT-3.8.3-3"),
         (Subscribe(1, [(b"a", 3)]), "MQTT-3-8.3-4"),
-        (Subscribe(1, [(b"a#", 0)]), "MQTT-4.7.1-2"),
+        (Subscribe(1, [(b"#/a", 0)]), "MQTT-4.7.1-2"),
         (Subscribe(0, [(b"a", 0)]), "MQTT-2.3.1-1"),
         (Suback(1, []), "MQTT-3.8.4-5"),
         (Suback(1, [4]), "MQTT-3.9.3-2"),

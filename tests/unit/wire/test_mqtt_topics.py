@@ -29,7 +29,16 @@ def test_text_that_it_cannot(text, fault):
 
 
 @pytest.mark.parametrize(
-    "name", [b"a", b"/", b"//", b" ", b"$iothub/twin/res/200/?$rid=1", "devices/gerät/messages".encode()]
+    "name",
+    [
+        b"a",
+        b"/",
+        b"//",
+        b" ",
+        b"$iothub/twin/res/200/?$rid=1",
+        "devices/gerät/messages".encode(),
+        b"devices/a+b#/messages/events/at=10:00+01:00",
+    ],
 )
 def test_topic_names(name):
     assert topic_name_fault(name) is None
@@ -41,7 +50,7 @@ def test_topic_names(name):
         (b"", "MQTT-4.7.3-1"),
         (b"a/+", "MQTT-3.3.2-2"),
         (b"#", "MQTT-3.3.2-2"),
-        (b"a+b", "MQTT-3.3.2-2"),
+        (b"+/a+b", "MQTT-3.3.2-2"),
         (b"a\x00", "MQTT-1.5.3-2"),
     ],
 )
@@ -65,6 +74,9 @@ def test_no_topic_names(name, fault):
         b"$SYS/#",
         b"devices/+/messages/devicebound/#",
         b"$iothub/methods/POST/#",
+        b"devices/a+b#/messages/devicebound/#",
+        b"##",
+        b"a/++/b",
     ],
 )
 def test_topic_filters(topic_filter):
@@ -75,13 +87,10 @@ def test_topic_filters(topic_filter):
     "topic_filter, fault",
     [
         (b"", "MQTT-4.7.3-1"),
-        (b"sport/tennis#", "MQTT-4.7.1-2"),
         (b"sport/tennis/#/ranking", "MQTT-4.7.1-2"),
         (b"#/#", "MQTT-4.7.1-2"),
-        (b"##", "MQTT-4.7.1-2"),
-        (b"sport+", "MQTT-4.7.1-3"),
-        (b"a/++/b", "MQTT-4.7.1-3"),
-        (b"+\x00/a", "MQTT-4.7.1-3"),
+        (b"a#/#/b", "MQTT-4.7.1-2"),
+        (b"+\x00/a", "MQTT-1.5.3-2"),
         (b"a\x00", "MQTT-1.5.3-2"),
         (b"+/\xff", "MQTT-1.5.3-1"),
     ],
@@ -114,6 +123,8 @@ def test_no_topic_filters(topic_filter, fault):
         (b"a", b"a"),
         (b"/", b"/"),
         (b"+", b" "),
+        (b"devices/a+b#/messages/#", b"devices/a+b#/messages/devicebound/a=1"),
+        (b"devices/+/messages/#", b"devices/a+b#/messages/devicebound/a=1"),
     ],
 )
 def test_4_7_what_matches(topic_filter, name):

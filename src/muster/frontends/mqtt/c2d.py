@@ -4,6 +4,7 @@ A message goes out under a lock, and PUBACK completes it; at QoS 0 sending it do
 PUBACK waits for the next one. Not here: the queue (``hub/c2d_messages.py``).
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -72,9 +73,8 @@ class MqttC2d:
         """Send what waits, or stop sending."""
         if self.is_subscribed and self._following is None:
             self.start()
-        elif not self.is_subscribed and self._following is not None:
-            self._following.close()
-            self._following = None
+        elif not self.is_subscribed:
+            self.stop()
 
     async def settle_unheard(self) -> None:
         """For a device that connects without a subscription."""
@@ -88,6 +88,12 @@ class MqttC2d:
         """Send what waits and what will come."""
         self._following = self._messages.follow(*self._key, self._wake)
         self._wake()
+
+    def stop(self) -> None:
+        """Send no more."""
+        if self._following is not None:
+            self._following.close()
+            self._following = None
 
     def _wake(self) -> None:
         self._wanted = True
@@ -127,7 +133,8 @@ class MqttC2d:
         if packet_id:
             self._locks[packet_id] = delivery.lock_token
         elif qos == 0:
-            await self._complete(delivery.lock_token)
+            # Even if the device leaves now: it has the message.
+            await asyncio.shield(self._settling.spawn(self._complete(delivery.lock_token)))
         return True
 
     def acknowledged(self, packet_id: int) -> None:
@@ -145,10 +152,8 @@ class MqttC2d:
             _log.info("%s: a message was acknowledged after its lock had lapsed", self._connection.describe())
 
     async def close(self) -> None:
-        """The connection is gone: what it did not acknowledge waits again."""
-        if self._following is not None:
-            self._following.close()
-            self._following = None
+        """The connection is over: what it did not acknowledge waits again."""
+        self.stop()
         await self._settling.finish()
         if self._holds:
             await self._messages.release(*self._key, self._receiver)

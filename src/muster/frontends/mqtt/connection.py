@@ -42,7 +42,7 @@ class Head(Protocol):
         ...
 
     def closed(self) -> None:
-        """The connection is gone."""
+        """The connection is over: it is gone, or was closed here. Called once."""
         ...
 
 
@@ -58,6 +58,7 @@ class MqttProtocol(PeerProtocol):
         self._choose_head = choose_head
         self._tasks = Tasks()
         self._head: Head | None = None
+        self._running = False  # whether the head has opened, and not been told that it is over
         self._held: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
         self._reading = True
@@ -73,10 +74,10 @@ class MqttProtocol(PeerProtocol):
     def data_received(self, data: bytes) -> None:
         events = self.session.receive(data, self._clock())
         if events:
-            if self._head is not None:
-                self._head.handle(events)
-            else:
+            if self._head is None:
                 self._before_head(events)
+            elif self._running:
+                self._head.handle(events)
             last = events[-1]
             if isinstance(last, Violation):
                 _log.info("%s: %s", self.describe(), last.reason)
@@ -86,8 +87,7 @@ class MqttProtocol(PeerProtocol):
         self._lost = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._head is not None:
-            self._head.closed()
+        self._end()
         # A CONNECT that is being judged is judged to its end, which then finds that nobody is there any more.
 
     # For the heads
@@ -103,10 +103,20 @@ class MqttProtocol(PeerProtocol):
             self.transport.close()
 
     def close(self, reason: str) -> None:
-        """End the connection: MQTT 3.1.1 has no word for it, so it is a bare close."""
+        """End the connection: MQTT 3.1.1 has no word for it, so it is a bare close.
+
+        Its head ends now: until a peer that is not there any more is given up, what is meant for the device would go to
+        it.
+        """
         if not self._lost and not self.transport.is_closing():
             _log.info("%s closed: %s", self.describe(), reason)
             self.transport.close()
+            self._end()
+
+    def _end(self) -> None:
+        if self._running and self._head is not None:
+            self._running = False
+            self._head.closed()
 
     def pause_reading(self) -> None:
         if self._reading and not self._lost:
@@ -142,22 +152,18 @@ class MqttProtocol(PeerProtocol):
             _log.exception("%s: CONNECT failed", self.describe())
             self._refuse(connect, ServerError())
             return
-        if accepted is None:
-            self.session.connack(status.NOT_AUTHORIZED, session_present=False)
-            _log.info("%s: the user name names neither a hub's device nor a registration", self.describe())
-            self.flush()
-            return
         self._head = accepted
         self.session.connack(status.ACCEPTED, session_present=accepted.session_present)
         self.flush()
+        self._running = True
         accepted.opened()
         # What came behind CONNECT counts, also when DISCONNECT was part of it and nobody is there any more.
         held, self._held = self._held[1:], []
         if held:
             accepted.handle(held)
             self.flush()
-        if self._lost:
-            accepted.closed()
+        if self._lost or (self.transport.is_closing() and not self.session.closed):
+            self._end()
             return
         self.resume_reading()
         self._arm_timer()
@@ -197,5 +203,5 @@ class MqttProtocol(PeerProtocol):
             self._arm_timer()
 
 
-ChooseHead = Callable[[MqttProtocol, Connect], Awaitable[Head | None]]
-"""Judges a CONNECT: the head, or None for one that names nothing; raises ServiceError for a refusal."""
+ChooseHead = Callable[[MqttProtocol, Connect], Awaitable[Head]]
+"""Judges a CONNECT; raises ServiceError for a refusal."""

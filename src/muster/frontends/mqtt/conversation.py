@@ -39,6 +39,7 @@ class Conversation:
         self._clean_session = clean_session
         self._requests: deque[Callable[[], Awaitable[None]]] = deque()
         self._working = False
+        self._is_over = False
         self._tasks = Tasks()
         self._work = Tasks()  # is finished even when the device leaves: it may say goodbye right behind a request
         self._subscriptions = Subscriptions(session.resumed or {})
@@ -127,13 +128,13 @@ class Conversation:
 
     async def _prepare(self) -> None:
         """Before the acknowledgement of a subscription: nothing is missed that happens when the device has it."""
-        if not self._connection.session.closed:
+        if not (self._is_over or self._connection.session.closed):
             await self._twin.subscriptions_changed()
             await self._c2d.prepare()
 
     def _listen(self) -> None:
         """Behind it: ask and send what the device is subscribed to now."""
-        if not self._connection.session.closed:
+        if not (self._is_over or self._connection.session.closed):
             self._methods.subscriptions_changed()
             self._c2d.subscriptions_changed()
 
@@ -163,10 +164,12 @@ class Conversation:
         return status.hub_plain_body(error, tracking_id, self._services.clock())
 
     def closed(self) -> None:
-        """The connection is gone."""
+        """The connection is over."""
+        self._is_over = True
         self._tasks.cancel()
         self._methods.close()
-        self._work.spawn(self._leave())
+        self._c2d.stop()
+        self._enqueue(self._leave)  # behind the requests that are still worked on, which may begin what it ends
 
     async def _leave(self) -> None:
         self._twin.close()

@@ -4,7 +4,6 @@ Told by the user name, never by SNI (DESIGN.md 4). What a device then does is ``
 Sources: dps.md 2.1, hub-device.md 3.1, 3.2.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,11 +19,9 @@ from muster.frontends.topics import HubUserName, parse_dps_user_name, parse_hub_
 from muster.hub.authentication import DeviceAuthentication
 from muster.hub.authentication import DeviceLogin as HubLogin
 from muster.hub.events import EventLog
-from muster.hub.hubs import Hubs, UnknownHubError
+from muster.hub.hubs import Hub, Hubs, UnknownHubError
 from muster.observe import Operation
 from muster.wire.mqtt_packets import Connect
-
-_log = logging.getLogger("muster.mqtt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class MqttFrontEnd:
         """A protocol for one connection."""
         return MqttProtocol(peer, self.clock, self.choose_head)
 
-    async def choose_head(self, connection: MqttProtocol, connect: Connect) -> Head | None:
+    async def choose_head(self, connection: MqttProtocol, connect: Connect) -> Head:
         """Judges a CONNECT, as ``ChooseHead`` says."""
         name = connect.username or ""
         token = (connect.password or b"").decode(errors="replace").strip()
@@ -59,19 +56,19 @@ class MqttFrontEnd:
                 self.clock,
             )
         user = parse_hub_user_name(name, connect.client_id)
+        host = name.partition("/")[0]
+        try:
+            hub = self.hubs.by_host(host)
+        except UnknownHubError:
+            await self.authentication.refuse_user_name(name, connect.client_id, host, credential)
         if user is None:
-            return None
-        return await self._connect_to_hub(connection, connect, user, credential)
+            await self.authentication.refuse_user_name(name, connect.client_id, hub.name, credential)
+        return await self._connect_to_hub(connection, connect, hub, user, credential)
 
     async def _connect_to_hub(
-        self, connection: MqttProtocol, connect: Connect, user: HubUserName, credential: Credential
-    ) -> Head | None:
+        self, connection: MqttProtocol, connect: Connect, hub: Hub, user: HubUserName, credential: Credential
+    ) -> Head:
         operation = Operation("connect", user.device_id)
-        try:
-            hub = self.hubs.by_host(user.host)
-        except UnknownHubError:
-            _log.info("%s: no hub is served as %r", connection.describe(), user.host)
-            return None
         login = HubLogin(hub, user.host, user.device_id, user.module_id)
         principal = await self.authentication.authenticate(login, credential)
         head = HubHead(

@@ -31,6 +31,7 @@ from muster.frontends.rest.requests import Guard
 from muster.hub.authentication import Principal
 from muster.hub.c2d_messages import C2dMessages
 from muster.hub.event_batches import Messages, Run
+from muster.hub.sessions import Sessions
 
 _LOCK_TIMEOUT = "iothub-messagelocktimeout"
 _REJECT = frozenset({"reject", "?reject"})  # one client encodes the question mark a second time
@@ -51,6 +52,7 @@ class HubDeviceApi:
     gate: DeviceGate
     events: TelemetryStore
     c2d: C2dMessages
+    sessions: Sessions
 
     def routes(self, guard: Guard) -> list[Route]:
         table = {
@@ -87,6 +89,7 @@ class HubDeviceApi:
         if messages:
             partition = partition_of(principal.identity.device_id, principal.hub.partition_count)
             await self.events.store(principal.hub.name, partition, Messages.of(*_runs(principal, messages)))
+            self.sessions.active_without(principal)
         return requests.no_content()
 
     # Messages from the cloud
