@@ -126,8 +126,9 @@ def test_a_delivery_of_many_frames():
     assert play.connection.buffered == 0
 
 
-def test_an_aborted_delivery_is_forgotten():
-    play = receiving() >> message(0, more=True) >> Transfer(3, aborted=True) >> message(1)
+def test_an_aborted_delivery_is_forgotten_and_costs_no_credit():
+    play = receiving() >> message(0, more=True) >> Transfer(3, aborted=True)
+    play = play << sends(Flow(2, 4998, 1, 0xFFFF_FFFF, 3, 1, 10)) >> message(1)
     assert play << delivery(play, 1)
 
 
@@ -223,6 +224,13 @@ def test_drained_comes_behind_what_waits_for_the_window():
 
 def test_echo_is_answered():
     assert begun() >> Flow(1, 1, 0, 1, echo=True) << sends(Flow(0, 5000, 1, 0xFFFF_FFFF))
+
+
+def test_echo_before_the_answer_to_attach_is_answered_behind_it():
+    play = begun() >> Attach("out", 4, True, 0, 0, SOURCE, TARGET) << Attached
+    play = play >> Flow(1, 5000, 0, 5000, 4, 0, 7, echo=True) << Credit(play.link, 7, False) >> act("attach", LINK)
+    play.sent.pop(0)
+    assert play << sends(Flow(0, 5000, 1, 0xFFFF_FFFF, 4, 0, 7))
 
 
 def test_a_failure_of_one_session_leaves_the_others():
