@@ -26,6 +26,7 @@ from muster.wire.amqp_performatives import (
     Transfer,
 )
 from muster.wire.amqp_sessions import Attached, Credit, Delivery, Detached, Disposed, Ended
+from muster.wire.amqp_types import Symbol
 from tests.support.amqp_playbook import (
     LINK,
     SERVER_BEGIN,
@@ -145,6 +146,21 @@ def test_a_transfer_without_credit_detaches_the_link_only():
     play = play << delivery(play, 0) >> message(1)
     error = Error(TRANSFER_LIMIT_EXCEEDED, "a transfer without credit (section 2.6.7)")
     assert play << Detached(play.link, True, error) << sends(Detach(3, closed=True, error=error))
+
+
+def test_an_error_is_cut_where_the_peer_takes_no_more():
+    play = sending(Open("c", max_frame_size=512))
+    error = Error("amqp:not-found", "ü" * 400, {Symbol("com.microsoft:tracking-id"): "1"})
+    play = play >> act("detach", LINK, error)
+    (frame,) = play.sent
+    assert isinstance(frame, Frame)
+    assert 500 < len(frame.encode()) <= 512
+    assert isinstance(frame.body, Detach)
+    told = frame.body.error
+    assert told is not None
+    assert (told.condition, told.info) == (error.condition, error.info)
+    assert set(told.description or "") == {"ü"}
+    assert error.description == "ü" * 400
 
 
 def test_credit_is_granted():
