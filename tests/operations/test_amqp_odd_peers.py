@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from tests.support.fix_amqp import AmqpClient, AmqpClients, put_token
+from tests.support.fix_amqp import HUB_HOST, AmqpClient, AmqpClients, put_token
 from tests.support.fix_amqp_devices import Devices, data, devicebound_link, devices_opener, events_link
 from tests.support.fix_services import Services
 
@@ -24,7 +24,7 @@ from muster.wire.amqp_performatives import (
     Flow,
     Transfer,
 )
-from muster.wire.amqp_types import Ulong
+from muster.wire.amqp_types import Symbol, Ulong
 
 ENTITY = event_hub_name("hub")
 PARTITION = f"{ENTITY}/ConsumerGroups/$Default/Partitions/0"
@@ -169,3 +169,34 @@ async def test_replies_that_nobody_takes_hold_up_requests_only_as_long(amqp: Amq
         await client.receive_message()
     await client.settles(await client.transfer(requests, message))
     await client.receive_message()
+
+
+@pytest.mark.parametrize(
+    "address", ["/devices/d%001/messages/events", "/devices/d\0001/twin", "/devices/d1/modules/m%00/twin"]
+)
+async def test_an_id_that_no_database_takes(devices: Devices, address: str) -> None:
+    await devices.create()
+    client = await devices.connect()
+    asked = client.attach(address, sender=True)
+    await client.send(asked)
+    await client.is_refused(asked, "amqp:unauthorized-access")
+
+
+async def test_a_token_for_an_id_that_no_database_takes(amqp: AmqpClients) -> None:
+    cbs = await (await amqp.open()).cbs()
+    assert await cbs.put("x", amqp.token(f"{HUB_HOST}/devices/d%001")) == 401
+
+
+async def test_a_consumer_group_that_no_database_takes(amqp: AmqpClients) -> None:
+    client = await reader(amqp)
+    asked = client.attach(f"{ENTITY}/ConsumerGroups/a%00b/Partitions/0", sender=False)
+    await client.send(asked)
+    await client.is_refused(asked, "amqp:not-found")
+
+
+async def test_a_model_that_no_database_takes(devices: Devices) -> None:
+    await devices.create()
+    client = await devices.connect()
+    asked = client.attach("/devices/d1/twin", sender=True, properties={Symbol("com.microsoft:model-id"): "dtmi:\0"})
+    await client.send(asked)
+    await client.is_refused(asked, "com.microsoft:argument-error")
