@@ -13,7 +13,7 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 VERSION = "api-version=2021-04-12"
 
 _FEEDBACK_SECONDS = 40.0
-_SETTLED_SECONDS = 10.0
+_SETTLED_SECONDS = 40.0
 
 
 class Device:

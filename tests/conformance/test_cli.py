@@ -336,7 +336,7 @@ class TestFollowing:
     def test_ctrl_c_is_clean(self, muster):
         process = self.start_tail(muster)
         process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=15)
+        output, error = process.communicate(timeout=60)
         assert (process.returncode, output, error) == (130, "", "")
 
     def test_a_reader_that_goes_away_is_no_reason_for_a_stack_trace(self, muster):

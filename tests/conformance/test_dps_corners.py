@@ -269,7 +269,7 @@ def look_up(
     context = ssl.create_default_context(cafile=str(server.ca_file))
     if files:
         context.load_cert_chain(*files)
-    connection = http.client.HTTPSConnection(server.address, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(server.address, context=context, timeout=60)
     headers = {"Content-Type": "application/json", **({"Authorization": password} if password else {})}
     target = f"/{ID_SCOPE}/registrations/{registration_id}?api-version=2021-06-01"
     connection.request("POST", target, json.dumps({"registrationId": registration_id}), headers)

@@ -95,7 +95,7 @@ def test_a_device_is_assigned_to_a_new_hub_and_sends_to_it(
 def test_the_certificate_names_it_at_once(muster: MusterServer) -> None:
     address = add(muster, "named")
     context = ssl.create_default_context(cafile=str(muster.ca_file))
-    connection = http.client.HTTPSConnection(address, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(address, context=context, timeout=60)
     connection.request("GET", "/muster/v1/status")
     hubs = json.loads(connection.getresponse().read())["hubs"]
     connection.close()

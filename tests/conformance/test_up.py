@@ -100,7 +100,7 @@ def test_every_address_is_a_host_of_the_portal_and_of_its_own_routes(start_serve
     trust = ssl.create_default_context(cafile=server.ca_file)
     for address in (server.address, second):
         for url in (f"http://{address}:8080/", f"https://{address}/muster/v1/status"):
-            with urllib.request.urlopen(url, context=trust if url.startswith("https") else None, timeout=5) as answer:
+            with urllib.request.urlopen(url, context=trust if url.startswith("https") else None, timeout=60) as answer:
                 assert answer.status == 200, url
 
 

@@ -119,9 +119,9 @@ async def under_load(devices: Sequence[TelemetryDevice]) -> AsyncIterator[None]:
 
 
 async def until_acknowledged(devices: Sequence[TelemetryDevice], more: int) -> None:
-    """Wait until each device has had so many more acknowledgements, 20 s at most."""
+    """Wait until each device has had so many more acknowledgements, 100 s at most."""
     goals = [len(device.acknowledged) + more for device in devices]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while any(len(device.acknowledged) < goal for device, goal in zip(devices, goals, strict=True)):  # noqa: ASYNC110 - many devices, no single event
             await asyncio.sleep(0.01)
 
@@ -188,7 +188,7 @@ async def test_a_server_that_is_asked_to_stop_under_load_keeps_its_word(data: Da
         code = await asyncio.to_thread(server.stop, signal.SIGTERM)
         took = time.monotonic() - asked
     assert code == 0, server.output
-    assert took < 10
+    assert took < 40
     assert not server.status_file.exists()
     assert "Traceback" not in server.output, server.output
     await require_counters_match(data, server)

@@ -166,7 +166,7 @@ class HttpsClient:
         return create_token(self._server.address, key, _FAR, policy)
 
     def connection(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(self._server.address, context=self._context, timeout=10)
+        return http.client.HTTPSConnection(self._server.address, context=self._context, timeout=60)
 
     def request(
         self,

@@ -281,11 +281,11 @@ async def test_request_has_a_time_limit(begun: bytes, place: str) -> None:
 
 
 async def test_time_limit_is_for_the_client_not_for_the_application() -> None:
-    async with serving(request_timeout=0.08) as (app, _listener, _factory, address), connected(address) as streams:
+    async with serving(request_timeout=1.0) as (app, _listener, _factory, address), connected(address) as streams:
         request = post("/ignore", bytes(1_000_000))
         streams[1].write(request)
         await app.started.wait()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.2)
         app.go_on.set()
         assert (await read_answer(streams[0]))[2] == b"1000000"
 
@@ -378,7 +378,7 @@ async def test_mqtt_and_http_on_one_port() -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await asyncio.sleep(0.001)
 

@@ -180,7 +180,7 @@ async def test_close_flushes_and_says_goodbye(version: str) -> None:
     def read_everything() -> bytes:
         # A blocking client: uvloop's own TLS client loses the end of what it has not read when the server closes.
         with (
-            socket.create_connection(server.address, timeout=5) as tcp,
+            socket.create_connection(server.address, timeout=60) as tcp,
             client_context(version).wrap_socket(tcp, server_hostname="localhost") as tls,
         ):
             tls.sendall(CONNECT)
@@ -214,7 +214,7 @@ async def test_refusal_arrives_although_the_client_goes_on_sending() -> None:
 
     def send_first_read_later() -> bytes:
         with (
-            socket.create_connection(server.address, timeout=5) as tcp,
+            socket.create_connection(server.address, timeout=60) as tcp,
             client_context().wrap_socket(tcp, server_hostname="localhost") as tls,
         ):
             tls.sendall(CONNECT)
