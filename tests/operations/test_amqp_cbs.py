@@ -255,6 +255,19 @@ class TestRefusals:
         message = put_token(HUB_HOST, amqp.token(HUB_HOST + resource, key, policy))
         assert await self.refuse(amqp, services, message) == (401, {check})
 
+    async def test_an_invalid_signature_is_called_that(self, services: Services, amqp: AmqpClients) -> None:
+        """In the words of the real service (hub-device.md 2.5)."""
+        await create(services)
+        cbs = await (await amqp.open()).cbs()
+        _, reply = await cbs.request(put_token("x", amqp.token(f"{HUB_HOST}/devices/d1", WRONG_KEY)))
+        assert reply.application_properties is not None
+        description = reply.application_properties["status-description"]
+        assert isinstance(description, str)
+        assert (
+            "The specified SAS token has an invalid signature. It does not match either the primary or secondary key."
+            in description
+        )
+
     async def test_an_expired_token(self, services: Services, amqp: AmqpClients) -> None:
         message = put_token(HUB_HOST, amqp.policy_token(life=-301))
         assert await self.refuse(amqp, services, message) == (401, {"sas.expiry"})

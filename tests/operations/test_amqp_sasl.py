@@ -48,6 +48,10 @@ async def refused(amqp: AmqpClients, init: SaslInit, *certificates: bytes) -> No
     await client.is_closed()
 
 
+async def subjects_of_reports(services: Services) -> list[str]:
+    return [report.subject for report in await services.reports.latest(10)]
+
+
 async def checks_of_the_report(services: Services) -> set[str]:
     """The refusing checks of the only report there is."""
     (report,) = await services.reports.latest(10)
@@ -77,8 +81,9 @@ class TestMechanisms:
         assert await cbs.put(HUB_HOST, amqp.policy_token()) == 200
         await client.link("/service", sender=True)
 
-    async def test_one_that_is_not_offered_is_refused(self, amqp: AmqpClients) -> None:
+    async def test_one_that_is_not_offered_is_refused(self, services: Services, amqp: AmqpClients) -> None:
         await refused(amqp, SaslInit("TPM", b"\0scope\0id\0key"))
+        assert await subjects_of_reports(services) == ["SASL TPM"]
 
     async def test_a_client_may_say_all_at_once(self, amqp: AmqpClients) -> None:
         client = amqp.connect()
@@ -111,8 +116,9 @@ class TestCertificates:
         await client.is_refused(asked, "amqp:unauthorized-access")
         assert await checks_of_the_report(services) == {"device.thumbprint"}
 
-    async def test_external_without_a_certificate_is_refused(self, amqp: AmqpClients) -> None:
+    async def test_external_without_a_certificate_is_refused(self, services: Services, amqp: AmqpClients) -> None:
         await refused(amqp, SaslInit("EXTERNAL", b""))
+        assert await subjects_of_reports(services) == ["SASL EXTERNAL"]
 
 
 class TestPlain:
@@ -211,6 +217,7 @@ class TestPlainRefused:
         await refused(amqp, plain("d1@sas.hub", amqp.token(f"{HUB_HOST}/devices/d1", life=-301)))
         assert await checks_of_the_report(services) == {"sas.expiry"}
 
-    async def test_a_response_that_is_none(self, amqp: AmqpClients) -> None:
+    async def test_a_response_that_is_none(self, services: Services, amqp: AmqpClients) -> None:
         await refused(amqp, SaslInit("PLAIN", b"user\0password"))
         await refused(amqp, SaslInit("PLAIN"))
+        assert await subjects_of_reports(services) == ["SASL PLAIN"] * 2

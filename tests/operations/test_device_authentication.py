@@ -13,7 +13,7 @@ from tests.support.fix_services import KEY, Services
 
 from muster.domain.credential import Credential
 from muster.domain.device import IdentityBody
-from muster.domain.errors import DeviceNotFoundError, ServiceError, UnauthorizedAccessError
+from muster.domain.errors import DeviceNotFoundError, InvalidSignatureError, ServiceError, UnauthorizedAccessError
 from muster.domain.module import ModuleBody
 from muster.domain.sas import create_token, sign
 from muster.domain.timestamp import SECOND
@@ -132,7 +132,7 @@ async def test_a_module_has_a_key_of_its_own(services: Services) -> None:
     principal = await connect(services, "d1/m1", token(services, path, MODULE_KEY))
     assert principal.authentication_method.startswith('{"scope":"module","type":"sas"')
     device_key = token(services, path)
-    assert await refused(services, "d1/m1", UnauthorizedAccessError, token=device_key) == ["sas.signature"]
+    assert await refused(services, "d1/m1", InvalidSignatureError, token=device_key) == ["sas.signature"]
     of_device = token(services, f"{HOST}/devices/d1", MODULE_KEY)
     assert await refused(services, "d1/m1", UnauthorizedAccessError, token=of_device) == ["sas.audience"]
     assert await refused(services, "d1/m2", UnauthorizedAccessError, token=device_key) == ["device.exists"]

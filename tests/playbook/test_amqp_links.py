@@ -26,6 +26,7 @@ from muster.wire.amqp_performatives import (
     Transfer,
 )
 from muster.wire.amqp_sessions import Attached, Credit, Delivery, Detached, Disposed, Ended
+from muster.wire.amqp_types import Symbol
 from tests.support.amqp_playbook import (
     LINK,
     SERVER_BEGIN,
@@ -126,8 +127,9 @@ def test_a_delivery_of_many_frames():
     assert play.connection.buffered == 0
 
 
-def test_an_aborted_delivery_is_forgotten():
-    play = receiving() >> message(0, more=True) >> Transfer(3, aborted=True) >> message(1)
+def test_an_aborted_delivery_is_forgotten_and_costs_no_credit():
+    play = receiving() >> message(0, more=True) >> Transfer(3, aborted=True)
+    play = play << sends(Flow(2, 4998, 1, 0xFFFF_FFFF, 3, 1, 10)) >> message(1)
     assert play << delivery(play, 1)
 
 
@@ -144,6 +146,21 @@ def test_a_transfer_without_credit_detaches_the_link_only():
     play = play << delivery(play, 0) >> message(1)
     error = Error(TRANSFER_LIMIT_EXCEEDED, "a transfer without credit (section 2.6.7)")
     assert play << Detached(play.link, True, error) << sends(Detach(3, closed=True, error=error))
+
+
+def test_an_error_is_cut_where_the_peer_takes_no_more():
+    play = sending(Open("c", max_frame_size=512))
+    error = Error("amqp:not-found", "ü" * 400, {Symbol("com.microsoft:tracking-id"): "1"})
+    play = play >> act("detach", LINK, error)
+    (frame,) = play.sent
+    assert isinstance(frame, Frame)
+    assert 500 < len(frame.encode()) <= 512
+    assert isinstance(frame.body, Detach)
+    told = frame.body.error
+    assert told is not None
+    assert (told.condition, told.info) == (error.condition, error.info)
+    assert set(told.description or "") == {"ü"}
+    assert error.description == "ü" * 400
 
 
 def test_credit_is_granted():
@@ -223,6 +240,13 @@ def test_drained_comes_behind_what_waits_for_the_window():
 
 def test_echo_is_answered():
     assert begun() >> Flow(1, 1, 0, 1, echo=True) << sends(Flow(0, 5000, 1, 0xFFFF_FFFF))
+
+
+def test_echo_before_the_answer_to_attach_is_answered_behind_it():
+    play = begun() >> Attach("out", 4, True, 0, 0, SOURCE, TARGET) << Attached
+    play = play >> Flow(1, 5000, 0, 5000, 4, 0, 7, echo=True) << Credit(play.link, 7, False) >> act("attach", LINK)
+    play.sent.pop(0)
+    assert play << sends(Flow(0, 5000, 1, 0xFFFF_FFFF, 4, 0, 7))
 
 
 def test_a_failure_of_one_session_leaves_the_others():

@@ -14,6 +14,7 @@ so there is no second list of statuses. Sources: hub-service.md 1.7, hub-device.
                                     FaultInjectionError ForcedByFaultError PartitionUnknownError
       UnauthorizedError 401         UnauthorizedAccessError InvalidCertificateError CaCertificateNotFoundError
                                     TokenExpiredError TpmChallengeError BearerTokenRefusedError
+                                    InvalidSignatureError
       ForbiddenError 403            QuotaExceededError QueueDepthExceededError DeviceDisabledError
                                     TooManyMethodsError TooManyTokensError TooManyLinksError
       NotFoundError 404             DeviceNotFoundError EnrollmentNotFoundError RegistrationNotFoundError
@@ -208,6 +209,10 @@ class UnauthorizedAccessError(UnauthorizedError):
     code = 401002
     name = "IotHubUnauthorizedAccess"
     message = "Unauthorized"
+
+
+class InvalidSignatureError(UnauthorizedAccessError):
+    """Hub, device plane: told as any other refusal, but by ``$cbs``, which says so (hub-device.md 2.5)."""
 
 
 class InvalidCertificateError(UnauthorizedError):

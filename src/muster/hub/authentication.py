@@ -17,6 +17,7 @@ from muster.domain.errors import (
     CaCertificateNotFoundError,
     DeviceNotFoundError,
     InvalidCertificateError,
+    InvalidSignatureError,
     ServiceError,
     UnauthorizedAccessError,
 )
@@ -320,7 +321,7 @@ def _error(checks: tuple[Check, ...]) -> type[ServiceError] | None:
     refused = [item.id for item in refusals(checks)]
     if refused == ["device.exists"] and any(item.id == "sas.right" for item in checks):
         return DeviceNotFoundError
-    return error
+    return InvalidSignatureError if refused[:1] == ["sas.signature"] else error
 
 
 def _update_command(identity: Identity) -> str:

@@ -60,6 +60,9 @@ def _registered(row: Row) -> Registered:
 
 
 async def find_identity(database: Database, hub: str, device_id: str, module_id: str = "") -> Identity | None:
+    """None also for what no id can be, and no database can be asked for: clients write it all the same."""
+    if "\0" in device_id or "\0" in module_id:
+        return None
     row = await database.fetch_one(_SELECT, hub=hub, device_id=device_id, module_id=module_id)
     return identity_of(row) if row else None
 

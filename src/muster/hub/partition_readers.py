@@ -128,7 +128,7 @@ class PartitionReaders:
         Raises NotFoundError for a group that does not exist, PartitionUnknownError, ArgumentInvalidError for a position
         behind the end, ReceiverDisconnectedError when the owner level is not enough, QuotaExceededError.
         """
-        if await self._groups.find(hub.name, request.group) is None:
+        if "\0" in request.group or await self._groups.find(hub.name, request.group) is None:
             name = f"{event_hub_name(hub.name)}|{request.group[:50].lower()}"
             raise NotFoundError(f"The messaging entity '{hub.host_name}:eventhub:{name}' could not be found.")
         partition = partition_number(hub, request.partition)

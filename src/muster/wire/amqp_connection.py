@@ -261,7 +261,9 @@ class AmqpConnection(Opening):
             self._link_fault(link, NOT_ALLOWED, "a delivery within another one (section 2.6.14)", events)
             return
         if body.aborted:
+            credit = link.credit
             self._complete(link)
+            self.grant(link, credit)  # nobody hears of it who could give it again
             return
         if link.max_message_size and len(link.partial) + len(payload) > link.max_message_size:
             reason = f"a message of more than {link.max_message_size} bytes"
@@ -313,6 +315,8 @@ class AmqpConnection(Opening):
             link.delivery_count = body.delivery_count
         if body.echo and link.answered:
             self._send_flow(session, link)
+        elif body.echo:
+            link.echo = True
 
     def _on_disposition(self, session: Session, body: Disposition, events: list[Event]) -> None:
         unsettled = session.unsettled_out if body.role == RECEIVER else session.unsettled_in
@@ -363,6 +367,8 @@ class AmqpConnection(Opening):
             properties=properties,
         )
         self._send(link.session.channel, answer)
+        if link.echo:
+            self._send_flow(link.session, link)
 
     def grant(self, link: Link, credit: int) -> None:
         """Lets the peer send this many deliveries from now on."""
@@ -468,7 +474,8 @@ class AmqpConnection(Opening):
         if self.is_gone(link):
             return
         if link.session.pending:
-            link.session.draining.append(link)
+            if link not in link.session.draining:
+                link.session.draining.append(link)
             return
         link.delivery_count = (link.delivery_count + link.credit) % MODULUS
         link.credit = 0

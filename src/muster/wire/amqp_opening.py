@@ -25,8 +25,12 @@ from muster.wire.amqp_performatives import (
     SASL_OK,
     Close,
     Composite,
+    Detach,
+    Disposition,
+    End,
     Error,
     Open,
+    Rejected,
     SaslBody,
     SaslChallenge,
     SaslInit,
@@ -64,6 +68,20 @@ class Refused(Exception):  # noqa: N818 - carries a violation out; no caller see
         super().__init__(reason)
         self.condition = condition
         self.reason = reason
+
+
+def _error_of(body: Composite) -> Error | None:
+    """Why something ends or is rejected, if this frame says so."""
+    if isinstance(body, (Detach, End, Close)):
+        return body.error
+    if isinstance(body, Disposition) and isinstance(body.state, Rejected):
+        return body.state.error
+    return None
+
+
+def _cut(description: str | None, excess: int) -> str | None:
+    octets = (description or "").encode()
+    return octets[: max(len(octets) - excess, 0)].decode(errors="ignore") or None
 
 
 class Opening:
@@ -290,7 +308,14 @@ class Opening:
             self._over()
 
     def _send(self, channel: int, body: Composite) -> None:
-        self._output.append(encode_frame(channel, body))
+        frame = encode_frame(channel, body)
+        excess = len(frame) - self._peer_max_frame_size
+        if excess > 0 and (error := _error_of(body)) is not None:
+            description = error.description
+            error.description = _cut(description, excess)  # a larger frame would end the connection
+            frame = encode_frame(channel, body)
+            error.description = description
+        self._output.append(frame)
 
     def _on_frame(self, frame: Frame, body: Composite, events: list[Event]) -> None:
         """A frame of a session, on an open connection."""

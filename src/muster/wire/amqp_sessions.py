@@ -35,6 +35,7 @@ class Link:
         "delivery_count",
         "detached",
         "drain",
+        "echo",
         "first",
         "handle",
         "max_message_size",
@@ -55,6 +56,7 @@ class Link:
         self.credit = 0
         self.delivery_count = asked.initial_delivery_count or 0 if self.role == RECEIVER else 0
         self.drain = False
+        self.echo = False  # a flow is owed as soon as the attach is answered
         self.max_message_size = 0
         self.first: Transfer | None = None  # of a delivery whose frames are still arriving
         self.partial = bytearray()

@@ -7,7 +7,13 @@ requests come and replies go (``amqp/requests.py``).
 from functools import partial
 from typing import Final
 
-from muster.domain.errors import ArgumentInvalidError, NotAllowedError, ServerError, ServiceError
+from muster.domain.errors import (
+    ArgumentInvalidError,
+    InvalidSignatureError,
+    NotAllowedError,
+    ServerError,
+    ServiceError,
+)
 from muster.frontends.amqp.addresses import Address
 from muster.frontends.amqp.links import LinkContext, LinkOpening
 from muster.frontends.amqp.requests import RequestNode
@@ -19,6 +25,9 @@ from muster.wire.amqp_types import Int, Value
 
 _NODE: Final = "$cbs"
 _OK: Final = 200
+_INVALID_SIGNATURE: Final = (
+    "The specified SAS token has an invalid signature. It does not match either the primary or secondary key."
+)
 
 
 async def _answer(context: LinkContext, message: Message) -> Message:
@@ -30,7 +39,8 @@ async def _answer(context: LinkContext, message: Message) -> Message:
     except ServiceError as error:
         tracking_id = error.tracking_id or context.tracking_id()
         operation.finished(error.code, tracking_id)
-        code, description = error.status, f"{error.name}: {error.message} Tracking ID:{tracking_id}"
+        why = _INVALID_SIGNATURE if isinstance(error, InvalidSignatureError) else error.message
+        code, description = error.status, f"{error.name}: {why} Tracking ID:{tracking_id}"
     except Exception:  # noqa: BLE001 - the client gets an answer whatever happened
         tracking_id = context.tracking_id()
         operation.failed(tracking_id)

@@ -141,6 +141,12 @@ class Claims:
                 await self._require(hub, text, (), tuple(Right), user.name)
                 self._hold(parse_token(text), text)
 
+    async def refuse(self, mechanism: str) -> None:
+        """SASL that proves nothing, such as EXTERNAL without a certificate. Raises UnauthorizedAccessError, with a
+        stored report.
+        """
+        await self._require(self._hub(), "", (), tuple(Right), f"SASL {mechanism}")
+
     def _token_of(self, password: str, policy: str, hub: Hub) -> str:
         """Event Hubs clients send the policy's key itself (interop-facts.md 6): the token that it would sign."""
         if password.lstrip().startswith("SharedAccessSignature"):

@@ -29,6 +29,7 @@ from muster.wire.amqp_performatives import (
     SASL_AUTH,
     SASL_OK,
     SASL_SYS,
+    SENDER,
     Error,
     Open,
     SaslInit,
@@ -447,6 +448,9 @@ class AmqpProtocol(PeerProtocol):
         self.core.attach(link, max_message_size=size, properties=opening.properties)
         operation.finished(opening.outcome)
         self._call(link, opening.head.opened)
+        if link.role == SENDER and (link.credit or link.drain) and not self.core.is_gone(link):
+            # It came in one read with the attach.
+            self._call(link, opening.head.credit, Credit(link, link.credit, link.drain))
         self.flush()
 
     def _refuse(self, link: Link, error: ServiceError) -> None:

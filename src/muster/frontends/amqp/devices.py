@@ -6,7 +6,13 @@ Sources: hub-device.md 9.4. Not here: what goes over the links (``amqp/telemetry
 
 from dataclasses import dataclass
 
-from muster.domain.errors import AddressNotFoundError, DeviceNotFoundError, LinkCreationConflictError
+from muster.domain.c2d_message import is_storable
+from muster.domain.errors import (
+    AddressNotFoundError,
+    ArgumentInvalidError,
+    DeviceNotFoundError,
+    LinkCreationConflictError,
+)
 from muster.frontends.amqp.addresses import Address
 from muster.frontends.amqp.c2d import C2dHead, SilentHead
 from muster.frontends.amqp.device_links import DeviceHead, DeviceLinks
@@ -62,6 +68,8 @@ class AmqpDevices:
         principal = await context.claims.device(hub, device_id, module_id)
         model_id = lookup(link.asked.properties, "com.microsoft:model-id")
         if isinstance(model_id, str) and model_id:
+            if not is_storable(model_id):
+                raise ArgumentInvalidError("The model id has a NUL.")
             await self.services.twins.announce_model(hub.name, device_id, module_id, model_id)
         key = (DeviceLinks, hub.name, device_id, module_id)
         device: DeviceLinks | None = context.shared.get(key)

@@ -221,6 +221,8 @@ class _Receiver(BaseLinkHead):
         try:
             while True:
                 self._wake.clear()
+                if self._link.drain and not self._link.credit:
+                    self._drained()
                 self._hungry = self._link.credit > 0 and self._context.may_send(self._link)
                 if not self._hungry or not await self._send_batch():
                     await self._wait()
@@ -255,9 +257,12 @@ class _Receiver(BaseLinkHead):
             else:
                 await asyncio.sleep(0)
         elif self._link.drain:
-            self._context.core.drained(self._link)
-            self._context.flush()
+            self._drained()
         return bool(runs)
+
+    def _drained(self) -> None:
+        self._context.core.drained(self._link)
+        self._context.flush()
 
     def _within_credit(self, runs: list[EventRun]) -> list[EventRun]:
         credit = self._link.credit

@@ -40,6 +40,8 @@ class SaslLogin:
                 return None
         if self._exchange is None:
             _log.info("%s: SASL with %r refused", context.describe(), body)
+            if isinstance(body, SaslInit):
+                await context.claims.refuse(body.mechanism)
             raise UnauthorizedAccessError
         answer = await self._exchange.step(body)
         if isinstance(answer, SaslChallenge):
@@ -57,6 +59,7 @@ class SaslLogin:
         plain = sasl.read_plain(body.initial_response)
         if plain is None:
             _log.info("%s: SASL PLAIN with what is neither user nor password", self._context.describe())
+            await self._context.claims.refuse(sasl.PLAIN)
             raise UnauthorizedAccessError
         user, password = plain
         await self._context.claims.login(sasl.read_user(user), password)

@@ -34,12 +34,20 @@ class RequestNode:
         self.answer = answer
         self._replies: deque[tuple[Link, bytes]] = deque()
         self._receivers: list[Link] = []
+        self._requests: list[_Requests] = []
         self._sent = 0
 
     def open(self, link: Link) -> LinkOpening:
         """One more link of the node, in either direction."""
         head = _Requests(self, link) if link.role == RECEIVER else _Replies(self, link)
         return LinkOpening(head, _MAXIMUM_MESSAGE_SIZE)
+
+    def ask(self, head: "_Requests") -> None:
+        self._requests.append(head)
+
+    def forget(self, head: "_Requests") -> None:
+        if head in self._requests:
+            self._requests.remove(head)
 
     @property
     def has_room(self) -> bool:
@@ -67,6 +75,8 @@ class RequestNode:
             self._sent += 1
             settled = link.asked.snd_settle_mode == SETTLED
             self.context.core.transfer(link, self._sent.to_bytes(4), payload, settled=settled)
+        for head in self._requests:
+            head.top_up()
         self.context.flush_soon()
 
     def _link_for(self, request: Link) -> Link | None:
@@ -84,7 +94,11 @@ class _Requests(BaseLinkHead):
         self._context = node.context
 
     def opened(self) -> None:
+        self._node.ask(self)
         self._context.core.grant(self._link, _CREDIT)
+
+    def closed(self) -> None:
+        self._node.forget(self)
 
     def delivery(self, delivery: Delivery) -> None:
         core = self._context.core
@@ -93,7 +107,7 @@ class _Requests(BaseLinkHead):
         except DecodeError as fault:
             error = ArgumentInvalidError(f"The message cannot be read: {fault}")
             core.settle(self._link, [delivery.delivery_id], Rejected(self._context.error(error)))
-            self._top_up()
+            self.top_up()
             return
         core.settle(self._link, [delivery.delivery_id], Accepted())
         self._context.in_order(self._answer(message))
@@ -103,9 +117,9 @@ class _Requests(BaseLinkHead):
         message_id = message.properties.message_id if message.properties else None
         reply.properties = Properties(correlation_id=message_id)
         self._node.reply(self._link, reply)
-        self._top_up()
 
-    def _top_up(self) -> None:
+    def top_up(self) -> None:
+        """Grant credit again, when most of it is used up and replies do not wait."""
         if self._link.credit <= _CREDIT // 2 and self._node.has_room:
             self._context.core.grant(self._link, _CREDIT)
             self._context.flush_soon()
