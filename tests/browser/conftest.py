@@ -28,7 +28,7 @@ INSTALL = "Chromium is missing; install it with: apt-get install --yes chromium 
 START_TOKEN = "0123456789abcdef"
 
 _ADDRESS = "127.0.0.1"
-_SECONDS = 20.0
+_SECONDS = 60.0
 _OPTIONS = (
     "--headless=new",
     "--no-sandbox",

@@ -351,7 +351,7 @@ def pages(flow: Flow) -> Iterator[tuple[str, str]]:
     while waiting:
         address = waiting.pop(0)
         parts = urlsplit(address)
-        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
         headers = {"Cookie": cookie} if cookie else {}
         connection.request("GET", f"{parts.path}?{parts.query}" if parts.query else parts.path, headers=headers)
         response = connection.getresponse()

@@ -10,7 +10,7 @@ from tests.support.fix_node import NodeClient
 from tests.support.fix_server import MusterServer, StartServer
 
 KEY = base64.b64encode(bytes(range(32))).decode()
-SECONDS = 60
+SECONDS = 120
 
 
 def fault(kind: str, duration: str) -> dict[str, str]:

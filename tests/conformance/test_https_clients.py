@@ -19,7 +19,7 @@ def exchange(
     text = request.replace("AUTH", https.token()).replace("\n", "\r\n") + "\r\n\r\n"
     context = ssl.create_default_context(cafile=str(server.ca_file))
     with (
-        socket.create_connection((server.address, 443), timeout=10) as tcp,
+        socket.create_connection((server.address, 443), timeout=60) as tcp,
         context.wrap_socket(tcp, server_hostname=server.address) as tls,
     ):
         tls.sendall(text.encode() + body)
@@ -145,7 +145,7 @@ def test_names_that_are_not_ours(muster: MusterServer, https: HttpsClient, host:
 def test_every_tls_port_speaks_https(muster: MusterServer) -> None:
     context = ssl.create_default_context(cafile=str(muster.ca_file))
     for port in (443, 8883, 5671):
-        connection = http.client.HTTPSConnection(muster.address, port, context=context, timeout=10)
+        connection = http.client.HTTPSConnection(muster.address, port, context=context, timeout=60)
         connection.request("GET", "/muster/v1/status")
         assert connection.getresponse().status == 200
         connection.close()

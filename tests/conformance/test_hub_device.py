@@ -20,7 +20,7 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 KEY_2 = base64.b64encode(bytes(range(32, 64))).decode()
 WRONG_KEY = base64.b64encode(bytes(32)).decode()
 
-_NOTICED_SECONDS = 10.0
+_NOTICED_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ class Wire:
 
     def __init__(self, server: MusterServer) -> None:
         context = ssl.create_default_context(cafile=str(server.ca_file))
-        tcp = socket.create_connection((server.address, 443), timeout=10)
+        tcp = socket.create_connection((server.address, 443), timeout=60)
         self._socket = context.wrap_socket(tcp, server_hostname=server.address)
         self._file = self._socket.makefile("rb")
 

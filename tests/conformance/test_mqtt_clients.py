@@ -32,7 +32,7 @@ from muster.wire.mqtt_packets import (
 KEY = base64.b64encode(bytes(range(32))).decode()
 REGISTER = b"$dps/registrations/PUT/iotdps-register/?$rid=1"
 RESPONSES = b"$dps/registrations/res/#"
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def up(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "muster", "up", *options],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         cwd=directory,
         env=clean_environment(),
         check=False,
@@ -56,7 +56,7 @@ def start_and_stop(command: list[str], directory: Path, **environment: str) -> t
     process.send_signal(signal.SIGTERM)
     lines.append(process.stdout.read())
     process.stdout.close()
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     return "".join(lines), status
 
 
@@ -100,7 +100,7 @@ def test_every_address_is_a_host_of_the_portal_and_of_its_own_routes(start_serve
     trust = ssl.create_default_context(cafile=server.ca_file)
     for address in (server.address, second):
         for url in (f"http://{address}:8080/", f"https://{address}/muster/v1/status"):
-            with urllib.request.urlopen(url, context=trust if url.startswith("https") else None, timeout=5) as answer:
+            with urllib.request.urlopen(url, context=trust if url.startswith("https") else None, timeout=60) as answer:
                 assert answer.status == 200, url
 
 
@@ -133,7 +133,7 @@ def test_an_ephemeral_one_leaves_nothing(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.stdout.read()
     process.stdout.close()
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     assert list(runtime.iterdir()) == []
     assert list(tmp_path.iterdir()) == [runtime]
 

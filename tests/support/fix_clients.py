@@ -22,7 +22,7 @@ import pytest
 from muster.domain.sas import create_token
 from tests.support.fix_server import CLIENTS, SDK_PYTHON, MusterServer, clean_environment
 
-_ANSWER_SECONDS = 90.0
+_ANSWER_SECONDS = 180.0
 _FAR = 4_000_000_000
 """An expiry of tokens, in seconds since 1970, that no test reaches."""
 
@@ -166,7 +166,7 @@ class HttpsClient:
         return create_token(self._server.address, key, _FAR, policy)
 
     def connection(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(self._server.address, context=self._context, timeout=10)
+        return http.client.HTTPSConnection(self._server.address, context=self._context, timeout=60)
 
     def request(
         self,

@@ -23,7 +23,7 @@ from tests.support.fix_services import ID_SCOPE, Services
 HUB_HOST = "hub.example.net"
 
 _HOUR = 3600
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 30.0
 
 P = TypeVar("P", bound=Packet)
 

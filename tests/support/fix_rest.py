@@ -28,7 +28,7 @@ HUB_OWNER = "iothubowner"
 VERSION = "api-version=2021-10-01"
 
 _HOUR = 3600
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 30.0
 _PEER = Peer(("127.0.0.1", 40001), ("127.0.0.1", 443), tls_version="TLSv1.3")
 
 

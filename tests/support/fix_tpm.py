@@ -36,7 +36,7 @@ STORAGE_ATTRIBUTES = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda
 FIELDS = ("credential", "credential seed", "duplicate", "duplicate seed", "public", "data")
 """The structures of an activation blob, in their order."""
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 _CREDENTIAL_FILE = bytes.fromhex("badcc0de 00000001")
 """What tpm2_activatecredential wants before the two structures: a magic number and a version."""

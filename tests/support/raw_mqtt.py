@@ -9,7 +9,7 @@ from muster.wire.mqtt_decoder import decode_all
 from muster.wire.mqtt_packets import Packet
 from tests.support.fix_server import MusterServer
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 P = TypeVar("P", bound=Packet)
 

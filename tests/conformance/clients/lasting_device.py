@@ -10,7 +10,7 @@ from typing import Any
 from azure.iot.device import IoTHubDeviceClient, Message, MethodRequest, MethodResponse
 from conversation import converse
 
-_SECONDS = 30.0
+_SECONDS = 90.0
 
 
 class Device:

@@ -7,7 +7,7 @@ const WebSocket = require('ws');
 const { converse } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
-const SECONDS = 30000;
+const SECONDS = 90000;
 
 const connections = {};
 
