@@ -8,7 +8,16 @@ import time
 import weakref
 
 import pytest
-from tests.support.fix_listener import SHORT, Listening, Recorder, client_context, connected, listening
+from tests.support.fix_listener import (
+    SHORT_CLOSE,
+    SHORT_HANDSHAKE,
+    SHORT_SNIFF,
+    Listening,
+    Recorder,
+    client_context,
+    connected,
+    listening,
+)
 
 from muster.frontends.listener import ListenerLimits, Peer, Protocols
 
@@ -52,7 +61,7 @@ async def test_protocol_that_is_not_served_is_left_to_http() -> None:
 
 
 async def test_silent_client_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(limits=SHORT) as server, connected(server.address) as (reader, writer):
+    async with listening(limits=SHORT_SNIFF) as server, connected(server.address) as (reader, writer):
         writer.write(b"AM")
         assert await reader.read() == b""
         await server.until_idle()
@@ -61,7 +70,7 @@ async def test_silent_client_is_dropped(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_client_that_leaves_before_it_speaks() -> None:
-    async with listening(limits=SHORT) as server:
+    async with listening() as server:
         async with connected(server.address):
             await server.until(lambda: server.listener.counters.handshakes == 1)
         await server.until_idle()
@@ -69,7 +78,7 @@ async def test_client_that_leaves_before_it_speaks() -> None:
 
 
 async def test_handshake_has_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(limits=SHORT) as server:
+    async with listening(limits=SHORT_HANDSHAKE) as server:
         for first in (b"", b"\x16\x03\x01\x02\x00\x01"):
             reader, writer = await asyncio.open_connection(*server.address)
             writer.write(first)
@@ -180,7 +189,7 @@ async def test_close_flushes_and_says_goodbye(version: str) -> None:
     def read_everything() -> bytes:
         # A blocking client: uvloop's own TLS client loses the end of what it has not read when the server closes.
         with (
-            socket.create_connection(server.address, timeout=5) as tcp,
+            socket.create_connection(server.address, timeout=60) as tcp,
             client_context(version).wrap_socket(tcp, server_hostname="localhost") as tls,
         ):
             tls.sendall(CONNECT)
@@ -214,7 +223,7 @@ async def test_refusal_arrives_although_the_client_goes_on_sending() -> None:
 
     def send_first_read_later() -> bytes:
         with (
-            socket.create_connection(server.address, timeout=5) as tcp,
+            socket.create_connection(server.address, timeout=60) as tcp,
             client_context().wrap_socket(tcp, server_hostname="localhost") as tls,
         ):
             tls.sendall(CONNECT)
@@ -231,7 +240,7 @@ async def test_refusal_arrives_although_the_client_goes_on_sending() -> None:
 
 
 async def test_closed_connection_waits_only_a_little_for_the_client() -> None:
-    async with listening(limits=SHORT, echo=False) as server, connected(server.address) as (_reader, writer):
+    async with listening(limits=SHORT_CLOSE, echo=False) as server, connected(server.address) as (_reader, writer):
         writer.write(CONNECT)
         await server.until(lambda: server.served)
         writer.transport.pause_reading()  # so that the client does not notice

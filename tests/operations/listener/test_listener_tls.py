@@ -244,7 +244,7 @@ def blocking_visit(
 ) -> tuple[bytes, bool | None, ssl.SSLSession | None]:
     """What comes back, whether the session was resumed, and the session: only ``SSLSocket`` takes one to resume."""
     with (
-        socket.create_connection(server.address, timeout=5) as tcp,
+        socket.create_connection(server.address, timeout=60) as tcp,
         context.wrap_socket(tcp, server_hostname="localhost", session=session) as tls,
     ):
         tls.sendall(CONNECT)
@@ -261,7 +261,7 @@ async def s_client(server: Listening, version: str, *options: str, stdin: bytes 
     assert process.stdin is not None
     assert process.stdout is not None
     output = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for line in stdin.splitlines(keepends=True):
             process.stdin.write(line)
             # s_client takes a command only as the first byte of a read.
