@@ -105,6 +105,7 @@ def test_a_will(device: Device, https: HttpsClient) -> None:
     """Left behind by one that is closed for a topic that is not its own."""
     will = ("--will-topic", device.events, "--will-payload", "gone")
     assert device.publish("devices/somebody-else/messages/events/", "x", *will) == CONNECTION_LOST
+    https.wait_for_events(device.id, 1)
     assert sent(https, device, 1) == [("gone", {"iothub-MessageType": "Will"})]
 
 
