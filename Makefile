@@ -11,7 +11,10 @@ PIP := -m pip --quiet --disable-pip-version-check
 # Two workers: most of the time of a conformance test is an SDK waiting.
 WORKERS ?= 2
 
-.PHONY: help setup sdk node system demo test conformance lint check bench soak lock clean
+# `make compiled` works on a copy: a compiled module beside its source would be imported instead of it ever after.
+COMPILED := build/compiled
+
+.PHONY: compiled help setup sdk node system demo test conformance lint check bench soak lock clean
 
 help:
 	@echo "make demo         run a device from its certificate to its telemetry, on the stock Azure SDK"
@@ -19,6 +22,7 @@ help:
 	@echo "make conformance  unmodified SDKs, faults and the browser against running servers"
 	@echo "make check        lint, types, import contracts, and all tests: what CI runs"
 	@echo "make bench        how fast it is here, as JSON: the server, and AMQP"
+	@echo "make compiled     a wheel with the cores of MQTT and AMQP compiled, tested"
 	@echo "make soak         SOAK_MINUTES=10 of drops, takeovers and restarts under load; nothing may be lost"
 
 setup: $(VENV)/.done
@@ -74,6 +78,19 @@ check: lint test conformance
 bench: setup sdk
 	$(BIN)/python -m tests.bench.bench_server
 	$(BIN)/python -m tests.bench.bench_amqp
+
+# dist/*.whl with the cores of MQTT and AMQP compiled by mypyc, for this Python and machine, and the tests of those cores on
+# what was installed from it. Needs a C compiler; not part of `check`: some minutes.
+compiled: setup
+	rm -rf $(COMPILED) dist/*.whl
+	mkdir -p $(COMPILED) && git archive HEAD | tar -x -C $(COMPILED)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python $(PIP) wheel --no-deps --wheel-dir dist $(COMPILED)
+	rm -rf $(COMPILED)/src
+	$(PYTHON) -m venv $(COMPILED)/$(VENV)
+	$(COMPILED)/$(BIN)/python $(PIP) install --require-hashes -r requirements/test.txt
+	$(COMPILED)/$(BIN)/python $(PIP) install --no-deps dist/*.whl
+	cd $(COMPILED) && $(BIN)/python -c "import muster.wire.mqtt_session as core; assert core.__file__.endswith('.so'), core"
+	cd $(COMPILED) && $(PYTEST) tests/unit/wire tests/playbook tests/property tests/operations -n $(WORKERS) -q
 
 # Not part of `check`: it takes as long as it is told to.
 soak: setup

@@ -2,9 +2,11 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muster.wire import amqp_connection as core
 from muster.wire import amqp_performatives as p
 from muster.wire.amqp_connection import AmqpConnection
 from muster.wire.amqp_frames import Frame, FrameFault, FrameReader, ProtocolHeader
@@ -106,6 +108,7 @@ def test_chunks_make_no_difference(parts, others, size):
     assert feed(whole) == feed([piece for part in whole for piece in cut(part, range(size, len(part), size))])
 
 
+@pytest.mark.skipif(core.__file__.endswith(".so"), reason="nothing overrides a method of a compiled class")
 @given(streams, others)
 @settings(max_examples=200)
 def test_the_short_way_of_a_transfer_makes_no_difference(parts, others):

@@ -29,7 +29,7 @@ from tests.support.mqtt_client import ConnectionEndedError, TelemetryDevice
 
 AMQP_PORT = 5671
 
-_HANDSHAKE_SECONDS = 20.0
+_HANDSHAKE_SECONDS = 60.0
 _MODULUS = 1 << 32
 _FRAME = struct.Struct(">IBBH")
 # A transfer on handle 0: delivery id and tag are filled in; message format 0, not settled.

@@ -279,8 +279,8 @@ def test_no_selector():
 
 
 def test_lookup_finds_symbols_and_strings():
-    assert lookup({Symbol("a"): 1}, "a") == 1
-    assert lookup({"a": 2}, "a") == 2
+    assert lookup({Symbol("a"): "1"}, "a") == "1"
+    assert lookup({"a": "2"}, "a") == "2"
     assert lookup({}, "a") is lookup(None, "a") is None
 
 
@@ -362,7 +362,7 @@ def test_what_cannot_be_written():
         encode_frame(65_536, Close())
     with pytest.raises(ValueError, match="payload"):
         encode_frame(0, Close(), b"x")
-    with pytest.raises(ValueError, match="mandatory"):
+    with pytest.raises((ValueError, TypeError)):  # a field that must be there; compiled, a field of that type
         encode_frame(0, Begin(0, None, 1, 1))
     with pytest.raises(ValueError, match="does not fit"):
         encode_frame(0, Begin(0, -1, 1, 1))
