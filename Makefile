@@ -62,7 +62,7 @@ test: setup
 	$(PYTEST) tests/unit tests/playbook tests/property tests/operations tests/contract -n $(WORKERS) -q
 
 conformance: setup sdk node system
-	$(PYTEST) tests/conformance tests/fault tests/browser -n $(WORKERS) --dist loadfile -q --timeout 300
+	$(PYTEST) tests/conformance tests/fault tests/browser -n $(WORKERS) --dist loadfile -q --timeout 600
 
 lint: setup
 	$(BIN)/ruff check .

@@ -135,4 +135,4 @@ def test_a_server_that_stops_says_so(start_server: StartServer) -> None:
             rhea.call("connect", name=transport, transport=transport)
         waiting = [rhea.start("closed", name=transport) for transport in TRANSPORTS]
         assert muster.stop(signal.SIGTERM) == 0
-        assert [future.result(30) for future in waiting] == ["amqp:connection:forced"] * 2
+        assert [future.result(90) for future in waiting] == ["amqp:connection:forced"] * 2

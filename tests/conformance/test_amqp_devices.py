@@ -15,7 +15,7 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 SAS = {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}
 VERSION = "api-version=2021-04-12"
 MANY = 30
-_SECONDS = 40.0
+_SECONDS = 90.0
 
 
 @pytest.fixture(scope="module")

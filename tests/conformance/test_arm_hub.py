@@ -144,7 +144,7 @@ def test_a_device_of_a_ca_that_was_proved(
     management("remove", certificate="plant", etag=management("certificate", certificate="plant")["etag"])
     assert management("certificates") == []
     # What it leans on is gone.
-    device.call("wait_until_closed", connection="ca", seconds=30)
+    device.call("wait_until_closed", connection="ca", seconds=90)
     device.call("close", connection="ca")
 
 
@@ -162,7 +162,7 @@ def test_a_device_on_a_policys_key_ends_with_the_key(
     device.call("send", connection="on-policy", messages=[{"body": "still here"}])
     renewed = muster.cli_json("policy", "renew", "floor", "--hub", muster.address)
     assert renewed["primaryKey"] != made["primaryKey"]
-    device.call("wait_until_closed", connection="on-policy", seconds=30)
+    device.call("wait_until_closed", connection="on-policy", seconds=90)
     device.call("close", connection="on-policy")
     assert f"HostName={muster.address};SharedAccessKeyName=floor;" in renewed["connectionString"]
     muster.cli("policy", "delete", "floor", "--hub", muster.address)

@@ -8,7 +8,7 @@ from tests.support.fix_clients import HttpsClient
 from tests.support.fix_node import OpenNodeClient
 from tests.support.fix_server import MusterServer
 
-_SECONDS = 40.0
+_SECONDS = 90.0
 
 
 class AmqpDevice(Device):

@@ -12,8 +12,8 @@ from tests.support.fix_server import MusterServer
 KEY = base64.b64encode(bytes(range(32))).decode()
 VERSION = "api-version=2021-04-12"
 
-_FEEDBACK_SECONDS = 40.0
-_SETTLED_SECONDS = 40.0
+_FEEDBACK_SECONDS = 90.0
+_SETTLED_SECONDS = 60.0
 
 
 class Device:
@@ -124,6 +124,7 @@ def test_what_was_sent_to_an_absent_device_waits_for_it(device: Device) -> None:
     device.connect()
     device.send(body="first")
     assert device.receive()[0]["body"] == "first"
+    device.wait_until_empty()
     device.close()
     for number in range(3):
         device.send(body=f"absent {number}")

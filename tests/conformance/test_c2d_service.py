@@ -16,7 +16,7 @@ from tests.support.fix_server import DEVELOPMENT_KEY, MusterServer
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 VERSION = "api-version=2021-04-12"
-SECONDS = 60.0
+SECONDS = 120.0
 
 _numbers = itertools.count()
 
@@ -80,7 +80,7 @@ class BackEnd:
         sdk.call("connect", connection=connection, connection_string=connection_string, websockets=websockets)
 
     def call(self, operation: str, **arguments: Any) -> Any:
-        return self.sdk.start(operation, connection=self.connection, **arguments).result(SECONDS + 15)
+        return self.sdk.start(operation, connection=self.connection, **arguments).result(SECONDS + 30)
 
     def close(self) -> None:
         self.call("close")
@@ -292,7 +292,7 @@ def test_the_azure_cli_sends_and_waits_for_the_feedback(place: Place) -> None:
     assert (message["body"], message["messageId"], message["userId"]) == ("grüß dich", message_id, "ops")
     assert (message["ack"], message["contentEncoding"]) == ("full", "utf-8")
     feedback = place.python.start("cli_feedback", wait_on_id=message_id, seconds=SECONDS, **policy)
-    record = feedback.result(SECONDS + 15)
+    record = feedback.result(SECONDS + 30)
     assert record is not None
     assert (record["deviceId"], record["statusCode"]) == (device_id, "Success")
 

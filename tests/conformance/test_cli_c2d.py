@@ -21,7 +21,7 @@ def test_send_receive_and_feedback(muster: MusterServer) -> None:
     assert "color          : dark red\nbody           : grüß dich\n" in shown
     assert "deliveryCount  : 1\n" in shown
     assert "no message waits for pump-01" in failure(muster, "c2d", "receive", "pump-01")
-    records = muster.cli_json("c2d", "feedback", "--wait", "30")
+    records = muster.cli_json("c2d", "feedback", "--wait", "60")
     assert [(one["deviceId"], one["statusCode"]) for one in records] == [("pump-01", "Success")]
     assert muster.cli("c2d", "feedback").stdout == "Time  DeviceId  Status  MessageId\n"
 
@@ -32,7 +32,7 @@ def test_reject_and_purge(muster: MusterServer) -> None:
     file.write_bytes(b"\0\xff")
     for _ in range(3):
         muster.cli("c2d", "send", "pump-02", "--file", str(file))
-    received = muster.cli_json("c2d", "receive", "pump-02", "--then", "reject", "--lock-timeout", "5")
+    received = muster.cli_json("c2d", "receive", "pump-02", "--then", "reject", "--lock-timeout", "60")
     assert received["bodyBase64"] == "AP8="
     assert muster.cli("c2d", "purge", "pump-02").stdout == "purged 2 messages of pump-02\n"
 

@@ -9,7 +9,7 @@ from tests.support.fix_server import DEVELOPMENT_KEY, MusterServer
 
 from muster.domain.partition import partition_of
 
-_WAIT_SECONDS = 120.0
+_WAIT_SECONDS = 170.0
 
 TRANSPORTS = [
     pytest.param(aio, websockets, id=f"{'aio' if aio else 'sync'}-{'ws' if websockets else 'tcp'}")
@@ -68,7 +68,7 @@ def test_every_event_once_and_in_order_while_devices_send(
     consumer.call("start", reader=kind, connection_string=string, aio=aio, websockets=websockets)
     sending = [senders.start(name, *numbered(300, 10)) for name in names]
     for future in sending:
-        future.result(60)
+        future.result(_WAIT_SECONDS)
     consumer.start("wait", reader=kind, counts=dict.fromkeys(names, 310)).result(_WAIT_SECONDS)
     found = consumer.call("close", reader=kind)
     for name in names:

@@ -11,7 +11,7 @@ from tests.support.fix_server import MusterServer
 
 from muster.domain.partition import partition_of
 
-_WAIT_SECONDS = 120.0
+_WAIT_SECONDS = 170.0
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_following_devices(start_server: StartServer) -> None:
             with stream(https, "/muster/v1/events", last_event_id=received[-1][0]) as response:
                 received += events(response, min(41, 200 - len(received)))
         for future in sending:
-            future.result(10)
+            future.result(90)
         for name in names:
             bodies = [data["body"] for _, data in received if data["deviceId"] == name]
             assert bodies == list(range(50))
@@ -100,7 +100,7 @@ def seconds_to_stop(server: MusterServer, target: str, *, reading: bool) -> floa
     seconds = time.monotonic() - started
     if not reading:
         reader.start()
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive()
     return seconds
 
@@ -108,9 +108,9 @@ def seconds_to_stop(server: MusterServer, target: str, *, reading: bool) -> floa
 @pytest.mark.parametrize("target", ["/muster/v1/events", "/muster/v1/events?from=earliest"])
 def test_a_stream_does_not_keep_the_server_from_stopping(start_server: StartServer, target: str) -> None:
     """A client that reads sees its end, and closes, as curl and browsers do: the server is gone at once. One try of
-    three is enough, as the machine may be busy.
+    five is enough, as the machine may be busy.
     """
-    tries = (seconds_to_stop(start_server(), target, reading=True) for _ in range(3))
+    tries = (seconds_to_stop(start_server(), target, reading=True) for _ in range(5))
     assert any(seconds < CLOSE_SECONDS for seconds in tries)
 
 

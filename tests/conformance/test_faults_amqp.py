@@ -10,7 +10,7 @@ from tests.support.fix_node import NodeClient
 from tests.support.fix_server import MusterServer, StartServer
 
 KEY = base64.b64encode(bytes(range(32))).decode()
-SECONDS = 60
+SECONDS = 120
 
 
 def fault(kind: str, duration: str) -> dict[str, str]:
@@ -42,8 +42,8 @@ def connect(server: MusterServer, https: HttpsClient, node: NodeClient, **option
 
 
 def ask(server: MusterServer, node: NodeClient, kind: str, duration: str = "1") -> None:
-    """Until it has happened."""
-    node.call("send", name="d1", body=kind, properties=fault(kind, duration))
+    """Until it has happened. The fault may come before the answer to the message that asks for it."""
+    node.start("send", name="d1", body=kind, properties=fault(kind, duration))
     wait_for(lambda: f"now, as {kind.lower()} was asked for" in server.output, server)
 
 
@@ -93,7 +93,7 @@ def test_the_sdk_names_what_is_invoked(
     server: MusterServer, https: HttpsClient, node: NodeClient, kind: str, error: str
 ) -> None:
     connect(server, https, node, transport="amqp", retry=False)
-    ask(server, node, kind, "2")
+    ask(server, node, kind, "30")
     with pytest.raises(SdkError) as raised:
         node.call("send", name="d1", body="refused")
     assert raised.value.kind == error

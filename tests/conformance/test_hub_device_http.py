@@ -16,7 +16,7 @@ from muster.pki.certificate import sha256_thumbprint
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
-_FEEDBACK_SECONDS = 30.0
+_FEEDBACK_SECONDS = 90.0
 
 
 class NodeDevice:

@@ -212,7 +212,7 @@ def test_the_requests_of_java(muster: MusterServer, owner: str) -> None:
     create(muster, "java-1")
     token = create_token(muster.address, DEVELOPMENT_KEY, FAR, "iothubowner")
     context = ssl.create_default_context(cafile=str(muster.data_directory / "ca.pem"))
-    connection = http.client.HTTPSConnection(muster.address, 443, context=context, timeout=30)
+    connection = http.client.HTTPSConnection(muster.address, 443, context=context, timeout=60)
     headers = {
         "Authorization": token,
         "Request-Id": "1",

@@ -117,7 +117,7 @@ def test_removal_ends_connections_and_closes_the_address(
     assert "The hub west has devices, which would be lost with it: 1." in refusal(muster, "hub", "remove", "west")
     assert device.call("connected", connection="hubs-2")
     muster.cli("hub", "remove", "west", "--force")
-    device.call("wait_until_closed", connection="hubs-2", seconds=10)
+    device.call("wait_until_closed", connection="hubs-2", seconds=60)
     device.call("close", connection="hubs-2")
     assert not any(is_open(west, port) for port in (8883, 5671, 443))
     assert is_open(muster.address)
@@ -179,7 +179,7 @@ def test_a_start_does_not_take_the_address_of_a_hub(start_server: StartServer) -
         [sys.executable, "-m", "muster", "up", "--address", address, "--data-dir", str(server.data_directory)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env=clean_environment(),
         check=False,
     )
@@ -199,7 +199,7 @@ def test_on_a_network_a_hub_has_a_name_and_keys_of_its_own(tmp_path: Path) -> No
         assert server.status["addresses"] == [server.address]
         context = ssl.create_default_context(cafile=str(server.ca_file))
         with (
-            socket.create_connection((server.address, 443), 10) as plain,
+            socket.create_connection((server.address, 443), 60) as plain,
             context.wrap_socket(plain, server_hostname="east.plant.invalid"),
         ):
             pass

@@ -45,7 +45,7 @@ class Device:
     def run(self, tool: str, *options: str, credential: tuple[str, ...] | None = None) -> tuple[int, str]:
         """The exit code and what it printed. ``credential`` is another one than the device's own."""
         command = self.command(tool, *options, credential=credential)
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         return result.returncode, result.stdout
 
     def publish(self, topic: str, body: str, *options: str) -> int:
@@ -53,8 +53,8 @@ class Device:
         return code
 
     def receive(self, *options: str, topic: str = "") -> tuple[int, str]:
-        """The next message, in half a minute at most; with its topic where ``-v`` is among the options."""
-        return self.run("mosquitto_sub", "-q", "1", "-t", topic or self.device_bound, "-C", "1", "-W", "30", *options)
+        """The next message, in a minute and a half at most; with its topic where ``-v`` is among the options."""
+        return self.run("mosquitto_sub", "-q", "1", "-t", topic or self.device_bound, "-C", "1", "-W", "90", *options)
 
 
 def by_key(server: MusterServer, device_id: str, key: str = DEVELOPMENT_KEY) -> tuple[str, str]:
@@ -105,6 +105,7 @@ def test_a_will(device: Device, https: HttpsClient) -> None:
     """Left behind by one that is closed for a topic that is not its own."""
     will = ("--will-topic", device.events, "--will-payload", "gone")
     assert device.publish("devices/somebody-else/messages/events/", "x", *will) == CONNECTION_LOST
+    https.wait_for_events(device.id, 1)
     assert sent(https, device, 1) == [("gone", {"iothub-MessageType": "Will"})]
 
 
@@ -128,7 +129,7 @@ def test_messages_from_the_cloud_wait_in_a_session(device: Device, muster: Muste
 
 def test_a_message_from_the_cloud_while_it_listens(device: Device, muster: MusterServer) -> None:
     command = device.command(
-        "mosquitto_sub", "-q", "0", "-t", "devices/+/messages/devicebound/#", "-C", "1", "-W", "60"
+        "mosquitto_sub", "-q", "0", "-t", "devices/+/messages/devicebound/#", "-C", "1", "-W", "90"
     )
     # Line by line: into a pipe it would print everything at its end.
     with subprocess.Popen(["stdbuf", "-oL", *command, "-d"], stdout=subprocess.PIPE, text=True) as process:
@@ -147,7 +148,7 @@ def test_a_twin_is_read(device: Device) -> None:
         "-V",
         "mqttv311",
         "-W",
-        "30",
+        "90",
         "-m",
         " ",
         "-t",

@@ -32,7 +32,7 @@ from muster.wire.mqtt_packets import (
 KEY = base64.b64encode(bytes(range(32))).decode()
 REGISTER = b"$dps/registrations/PUT/iotdps-register/?$rid=1"
 RESPONSES = b"$dps/registrations/res/#"
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,12 @@ def test_silence_ends_it(muster: MusterServer, device: str) -> None:
     with RawMqtt(muster) as client:
         client.send(hub_connect(muster, device, keep_alive=4))
         assert client.receive(Connack) == Connack()
-        time.sleep(4)
+        time.sleep(3)
+        asked = time.monotonic()
         client.send(Pingreq())
         assert client.receive(Pingresp) == Pingresp()
-        assert client.is_closed() > 3
+        client.is_closed()
+        assert time.monotonic() - asked > 5.9
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_the_newest_connection_wins(muster: MusterServer, raw: RawMqtt, device: 
 
 def test_a_token_expires(muster: MusterServer, device: str) -> None:
     resource = f"{muster.address}/devices/{device}"
-    token = create_token(resource, KEY, int(time.time()) - 296).encode()
+    token = create_token(resource, KEY, int(time.time()) - 288).encode()
     with RawMqtt(muster) as client:
         client.send(hub_connect(muster, device, password=token))
         assert client.receive(Connack) == Connack()
@@ -299,5 +301,5 @@ def test_paho_keeps_alive_and_is_refused(muster: MusterServer, https: HttpsClien
         "messages": [],
     }
     paho = clients("paho_device.py")
-    assert paho.call("publish", **request, keep_alive=1, stay_seconds=2.5)["connected"]
+    assert paho.call("publish", **request, keep_alive=5, stay_seconds=9)["connected"]
     assert paho.call("publish", **{**request, "password": good.replace("sig=", "sig=A")})["code"] == 5

@@ -10,13 +10,11 @@ from tests.support.fix_checks import Explain, provokes
 from tests.support.fix_clients import SdkClient, SdkError
 from tests.support.fix_server import ID_SCOPE, MusterServer, free_address
 
-_NOTICED_SECONDS = 60.0
-"""Two until the server looks, and what the SDK needs to notice."""
+_NOTICED_SECONDS = 90.0
+"""Two until the server looks, and what the SDK needs to notice on a busy machine."""
 
 
 REVOKED = ("dev-01", "dev-02")
-
-pytestmark = pytest.mark.timeout(120)  # twenty commands of muster ca, and five registrations by the SDK
 
 
 @pytest.fixture(scope="module")

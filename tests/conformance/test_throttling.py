@@ -69,8 +69,8 @@ def test_python_devices_register_one_after_the_other(muster: MusterServer, clien
     results = clients("device.py").values("register", devices)
     assert {result["status"] for result in results} == {"assigned"}
     assert time.monotonic() - started >= 2 * SECONDS
-    # Of three at once one has room, of the two that come again one, and the last one comes a third time.
-    assert throttled(muster, "register", "py-") >= 3
+    # Of three at once one has room; how often the others come again is up to them.
+    assert throttled(muster, "register", "py-") >= 1
 
 
 def test_a_python_device_waits_with_its_poll(muster: MusterServer, clients: OpenClient) -> None:

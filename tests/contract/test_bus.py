@@ -25,7 +25,7 @@ class Inbox:
         self.messages.put_nowait(message)
 
     async def next(self) -> bytes:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             return (await self.messages.get()).data
 
 

@@ -67,7 +67,7 @@ class Gate:
 
     async def _body(self, _transaction: Transaction) -> None:
         self._loop.call_soon_threadsafe(self.held.set)
-        assert self._open.wait(10)
+        assert self._open.wait(60)
 
     def open(self) -> None:
         self._open.set()

@@ -37,7 +37,7 @@ def register(https: HttpsClient, name: str) -> str:
 
 def poll(https: HttpsClient, name: str, operation: str) -> HttpAnswer:
     target = f"/{ID_SCOPE}/registrations/{name}/operations/{operation}?{VERSION}"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (answer := https.request("GET", target, authorization=signed(name))).status == 202:
         assert time.monotonic() < deadline, answer
     return answer

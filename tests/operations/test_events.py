@@ -64,7 +64,7 @@ class Sender:
 
     async def settled(self) -> list[BaseException | None]:
         """What came of each batch, in their order, once all have been told of."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while len(self.told) < self.batches:
                 self._news.clear()
                 await self._news.wait()
@@ -474,7 +474,7 @@ async def test_closing_ends_those_who_follow_and_nothing_else(services: Services
     async def follow() -> list[Event]:
         return [event async for events, _ in services.events.follow("hub", START, idle=60) for event in events]
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         tasks = [group.create_task(follow()) for _ in range(3)]
         await asyncio.sleep(0)
         services.events.close()

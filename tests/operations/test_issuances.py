@@ -397,7 +397,7 @@ async def test_a_ca_that_is_busy_holds_up_nobody_else(enrolled: Services) -> Non
         waiting = await register(enrolled, encoded(request()))
         other = await enrolled.registrations.register(login("dev-02"), credential(enrolled, "dev-02"), b"")
         running = enrolled.registrations._assignments._running
-        await asyncio.wait(running, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(running, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         status = await enrolled.registrations.status(login("dev-02"), other.registration.operation_id)
         assert status.registration.status == "assigned"
         held = await enrolled.registrations.status(login(), waiting.registration.operation_id)

@@ -209,7 +209,7 @@ async def test_nothing_is_left_when_the_client_goes_in_the_middle_of_a_write(
             await asyncio.Event().wait()  # the client does not read
 
     serving = asyncio.ensure_future(portal(http_scope("GET", f"{ARRIVALS}&after=0-0-0-0"), receive, send))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         await blocked.wait()
         gone.set()
         await serving
@@ -222,7 +222,7 @@ async def test_closing_the_portal_ends_every_stream_and_refuses_new_ones(service
         await one.until(b"retry")
         await other.until(b"retry")
         portal.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             await one.ended.wait()
             await other.ended.wait()
     assert not listening(services)
@@ -242,7 +242,7 @@ async def test_a_server_that_stops_in_any_order_ends_its_streams(services: Servi
         await reading.until(b"retry")
         services.events.close()
         portal.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             await reading.ended.wait()
 
 
@@ -284,7 +284,7 @@ async def test_a_database_that_cannot_serve_ends_the_stream_in_order(
     async with stream(portal, REFUSALS) as reading:
         await reading.until(b"retry")
         await services.database.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             await reading.ended.wait()
     assert "a live list ended" in caplog.text
 

@@ -66,7 +66,7 @@ async def answer_of(app: ASGIApp, scope: dict[str, Any]) -> Answer:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         await app(scope, receive, send)
     start, *rest = messages
     assert start["type"] == "http.response.start"
@@ -86,7 +86,7 @@ class Stream:
     async def until(self, part: bytes) -> bytes:
         """Read until the answer holds ``part``; returns all that was read for it."""
         read = b""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while part not in read:
                 read += await self.chunks.get()
         return read

@@ -11,6 +11,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import pytest
 from muster.domain.sas import create_token
 from tests.support.fix_server import CLIENTS, SDK_PYTHON, MusterServer, clean_environment
 
-_ANSWER_SECONDS = 90.0
+_ANSWER_SECONDS = 180.0
 _FAR = 4_000_000_000
 """An expiry of tokens, in seconds since 1970, that no test reaches."""
 
@@ -208,6 +209,14 @@ class HttpsClient:
             query = following
         assert len(found) == number, found
         return found
+
+    def wait_for_events(self, device_id: str, number: int) -> list[dict[str, Any]]:
+        """The same for what nobody acknowledges, such as a last will: once there are any so many."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while len(self.request("GET", f"/muster/v1/events?deviceId={device_id}&top=1000").json) < number:
+            assert time.monotonic() < deadline, f"{number} events of {device_id} did not come"
+            time.sleep(0.05)
+        return self.events(device_id, number)
 
     def create_device(self, device_id: str, **members: object) -> dict[str, Any]:
         """A device identity, with what the registry answers."""

@@ -23,7 +23,7 @@ import asyncpg
 import pytest
 
 UNPRIVILEGED = ("nobody", "daemon")
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 class PostgresServer:
@@ -101,7 +101,7 @@ class PostgresServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(10)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         shutil.rmtree(self.directory)

@@ -25,7 +25,7 @@ class ServiceClient:
 
     def __init__(self, host: str, trust: str, key: str, port: int = HTTPS_PORT) -> None:
         context = ssl.create_default_context(cadata=trust)
-        self._connection = http.client.HTTPSConnection(host, port, timeout=30, context=context)
+        self._connection = http.client.HTTPSConnection(host, port, timeout=120, context=context)
         expiry = int(time.time()) + _TOKEN_SECONDS
         self._hub_token = create_token(host, key, expiry, "iothubowner")
         self._dps_token = create_token(host, key, expiry, "provisioningserviceowner")

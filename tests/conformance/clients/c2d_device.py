@@ -6,7 +6,7 @@ from typing import Any
 from azure.iot.device import IoTHubDeviceClient, Message
 from conversation import converse
 
-_SECONDS = 30.0
+_SECONDS = 90.0
 
 clients: dict[str, IoTHubDeviceClient] = {}
 inboxes: dict[str, "queue.Queue[Message]"] = {}

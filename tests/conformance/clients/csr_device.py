@@ -13,7 +13,7 @@ import paho.mqtt.client as mqtt
 from conversation import converse
 
 HOST = os.environ["MUSTER_HOST"]
-_SECONDS = 30.0
+_SECONDS = 90.0
 _POLL_SECONDS = 0.2
 
 

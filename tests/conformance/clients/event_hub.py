@@ -11,7 +11,7 @@ from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerCl
 from azure.eventhub.aio import EventHubConsumerClient as AioConsumerClient
 from conversation import converse
 
-_WAIT_SECONDS = 90.0
+_WAIT_SECONDS = 150.0
 
 _readers: dict[str, "Reader"] = {}
 

@@ -9,7 +9,7 @@ import paho.mqtt.client as mqtt
 from conversation import converse
 
 HOST = os.environ["MUSTER_HOST"]
-_SECONDS = 40.0
+_SECONDS = 60.0
 
 
 def publish(

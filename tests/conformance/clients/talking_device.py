@@ -16,7 +16,7 @@ from azure.iot.device.aio import IoTHubDeviceClient as AioDeviceClient
 from azure.iot.device.aio import IoTHubModuleClient as AioModuleClient
 from conversation import converse
 
-_SECONDS = 30.0
+_SECONDS = 90.0
 
 _loop = asyncio.new_event_loop()
 _clients: dict[str, Any] = {}

@@ -7,9 +7,10 @@ const WebSocket = require('ws');
 const { converse } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
-const SECONDS = 30000;
+const SECONDS = 90000;
 
 const connections = {};
+const ends = {};
 
 /** The first of these events; the others reject. What is rejected with says condition and description. */
 function first(emitter, wanted, others) {
@@ -48,6 +49,10 @@ async function connect({ name, transport = 'tls', username, password, mechanism,
   }
   const connection = container.connect(options);
   connections[name] = connection;
+  ends[name] = new Promise((resolve) => {
+    connection.once('connection_error', () => resolve(String(connection.error && connection.error.condition)));
+    connection.once('disconnected', () => resolve('disconnected'));
+  });
   await first(connection, 'connection_open', [
     ['connection_error', 'connection'],
     ['connection_close', 'connection'],
@@ -113,13 +118,9 @@ async function close({ name }) {
   return connection.error === undefined || connection.error === null;
 }
 
-/** Wait for the server's close; its condition. */
+/** Wait for the server's close, which may have come before; its condition. */
 async function closed({ name }) {
-  const connection = connections[name];
-  return new Promise((resolve) => {
-    connection.once('connection_error', () => resolve(String(connection.error.condition)));
-    connection.once('disconnected', () => resolve('disconnected'));
-  });
+  return ends[name];
 }
 
 converse({ connect, attach, put, close, closed });

@@ -6,7 +6,7 @@ const rhea = require('rhea');
 const { converse } = require('./conversation');
 
 const HOST = process.env.MUSTER_HOST;
-const SECONDS = 30000;
+const SECONDS = 90000;
 const CREDIT = 10;
 
 const connections = {};

@@ -5,7 +5,7 @@ const rhea = require('rhea');
 
 const { converse } = require('./conversation');
 
-const SECONDS = 30;
+const SECONDS = 90;
 
 /** A value of a certain AMQP type: `{"type": "double", "value": 21.5}`; anything else is itself. */
 function typed(value) {

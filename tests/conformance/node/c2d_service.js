@@ -5,7 +5,7 @@ const { Amqp, AmqpWs, Client } = require('azure-iothub');
 
 const { converse, promise } = require('./conversation');
 
-const SECONDS = 60;
+const SECONDS = 120;
 const clients = {};
 const inboxes = {};
 

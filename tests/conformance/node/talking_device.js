@@ -6,7 +6,7 @@ const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 
 const { converse, promise } = require('./conversation');
 
-const SECONDS = 30;
+const SECONDS = 90;
 const ANSWERS = { fail: [500, { error: 'broken' }], nothing: [204, null] };
 const METHODS = ['echo', 'fail', 'nothing', 'silent'];
 const clients = {};

@@ -153,12 +153,12 @@ async def test_garbage_behind_a_hello() -> None:
 
 
 async def test_threads_end_with_the_listener() -> None:
-    before = workers()
     async with listening() as server:
+        await server.until(lambda: workers() == 0)  # those of tests before
         async with connected(server.address):
-            assert workers() > before
+            assert workers() > 0
         await server.until_idle()
-    assert workers() == before
+    await server.until(lambda: workers() == 0)
 
 
 def workers() -> int:

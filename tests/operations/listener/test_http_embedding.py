@@ -157,7 +157,7 @@ async def test_without_tls() -> None:
     }
     assert document["certificates"] == []
     assert listener.counters.open == 1
-    await listener.drain(5)
+    await listener.drain(30)
     assert await streams[0].read() == b""
     assert listener.counters.open == 0
     streams[1].close()
@@ -272,7 +272,7 @@ SLOW_REQUESTS = [b"", b"GET /echo HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\nConten
 @pytest.mark.parametrize("begun", SLOW_REQUESTS)
 @pytest.mark.parametrize("place", ["first", "second"])
 async def test_request_has_a_time_limit(begun: bytes, place: str) -> None:
-    async with serving(request_timeout=0.08) as (_app, listener, _factory, address), connected(address) as streams:
+    async with serving(request_timeout=0.5) as (_app, listener, _factory, address), connected(address) as streams:
         if place == "second":
             assert (await ask(streams, get("/echo")))[0] == ANSWER
         streams[1].write(begun or b"\r\n")  # an empty line before a request is allowed
@@ -285,7 +285,7 @@ async def test_time_limit_is_for_the_client_not_for_the_application() -> None:
         request = post("/ignore", bytes(1_000_000))
         streams[1].write(request)
         await app.started.wait()
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.1)
         app.go_on.set()
         assert (await read_answer(streams[0]))[2] == b"1000000"
 
@@ -312,7 +312,7 @@ async def test_client_that_leaves_before_the_answer() -> None:
             await app.started.wait()
         await until(lambda: listener.counters.open == 0)
         app.go_on.set()
-        await factory.finish(5)
+        await factory.finish(30)
         assert app.ended == ["wait"]
 
 
@@ -322,7 +322,7 @@ async def test_client_that_leaves_in_the_middle_of_the_answer() -> None:
             streams[1].write(get("/stream"))
             await streams[0].readexactly(100_000)
         await until(lambda: listener.counters.open == 0)
-        await factory.finish(5)
+        await factory.finish(30)
         assert app.ended == ["stream"]
 
 
@@ -334,7 +334,7 @@ async def test_client_that_does_not_read_the_answer_stops_it_and_is_dropped() ->
         await app.started.wait()
         await until(lambda: listener.counters.open == 0)
         assert listener.counters.dropped == 1
-        await factory.finish(5)
+        await factory.finish(30)
         assert app.ended == ["stream"]
 
 
@@ -343,7 +343,7 @@ async def test_drain_lets_requests_finish_and_closes_idle_connections() -> None:
         assert (await ask(idle, get("/echo")))[0] == ANSWER
         busy[1].write(get("/wait"))
         await app.started.wait()
-        draining = asyncio.ensure_future(listener.drain(5))
+        draining = asyncio.ensure_future(listener.drain(30))
         assert await idle[0].read() == b""
         assert not draining.done()
         app.go_on.set()
@@ -378,7 +378,7 @@ async def test_mqtt_and_http_on_one_port() -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await asyncio.sleep(0.001)
 

@@ -8,7 +8,16 @@ import time
 import weakref
 
 import pytest
-from tests.support.fix_listener import SHORT, Listening, Recorder, client_context, connected, listening
+from tests.support.fix_listener import (
+    SHORT_CLOSE,
+    SHORT_HANDSHAKE,
+    SHORT_SNIFF,
+    Listening,
+    Recorder,
+    client_context,
+    connected,
+    listening,
+)
 
 from muster.frontends.listener import ListenerLimits, Peer, Protocols
 
@@ -55,7 +64,7 @@ async def test_protocol_that_is_not_served_is_left_to_http() -> None:
 
 
 async def test_silent_client_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(limits=SHORT) as server, connected(server.address) as (reader, writer):
+    async with listening(limits=SHORT_SNIFF) as server, connected(server.address) as (reader, writer):
         writer.write(b"AM")
         assert await reader.read() == b""
         await server.until_idle()
@@ -64,7 +73,7 @@ async def test_silent_client_is_dropped(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_client_that_leaves_before_it_speaks() -> None:
-    async with listening(limits=SHORT) as server:
+    async with listening() as server:
         async with connected(server.address):
             await server.until(lambda: server.listener.counters.handshakes == 1)
         await server.until_idle()
@@ -72,7 +81,7 @@ async def test_client_that_leaves_before_it_speaks() -> None:
 
 
 async def test_handshake_has_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(limits=SHORT) as server:
+    async with listening(limits=SHORT_HANDSHAKE) as server:
         for first in (b"", b"\x16\x03\x01\x02\x00\x01"):
             reader, writer = await asyncio.open_connection(*server.address)
             writer.write(first)
@@ -234,7 +243,7 @@ async def test_refusal_arrives_although_the_client_goes_on_sending() -> None:
 
 
 async def test_closed_connection_waits_only_a_little_for_the_client() -> None:
-    async with listening(limits=SHORT, echo=False) as server, connected(server.address) as (_reader, writer):
+    async with listening(limits=SHORT_CLOSE, echo=False) as server, connected(server.address) as (_reader, writer):
         writer.write(CONNECT)
         await server.until(lambda: server.served)
         writer.transport.pause_reading()  # so that the client does not notice

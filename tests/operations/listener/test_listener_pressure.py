@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-from dataclasses import replace
 
 import pytest
 from tests.support.fix_listener import Listening, Recorder, Streams, client_context, connected, listening
@@ -179,7 +178,7 @@ async def test_client_that_never_reads_cannot_hold_a_closed_connection() -> None
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
 async def test_slow_client_is_not_dropped(closed: bool) -> None:
-    limits = ListenerLimits(tls=TlsLimits(write_high_water=32_768, stall_timeout=0.1, close_timeout=0.01))
+    limits = ListenerLimits(tls=TlsLimits(write_high_water=32_768, stall_timeout=1.0, close_timeout=0.01))
     size = 100 * len(BLOCK)
 
     def read_slowly() -> tuple[int, float]:
@@ -190,7 +189,7 @@ async def test_slow_client_is_not_dropped(closed: bool) -> None:
         ):
             tls.sendall(CONNECT)
             while received < size and (data := tls.recv(16 * 1024)):
-                time.sleep(0.001)
+                time.sleep(0.004)
                 received += len(data)
         return received, time.monotonic() - start
 
@@ -202,7 +201,7 @@ async def test_slow_client_is_not_dropped(closed: bool) -> None:
             server.served[0].transport.close()
         received, duration = await reading
         assert received == size
-        assert duration > 2 * limits.tls.stall_timeout
+        assert duration > limits.tls.stall_timeout
         assert server.listener.counters.dropped == 0
 
 
@@ -292,7 +291,7 @@ async def test_pause_from_the_first_moment_on() -> None:
 
 
 async def test_closing_while_paused() -> None:
-    async with listening(limits=replace(STALLING), echo=False) as server, connected(server.address) as (reader, writer):
+    async with listening(echo=False) as server, connected(server.address) as (reader, writer):
         writer.write(CONNECT)
         await server.until(lambda: server.served)
         transport = server.served[0].transport

@@ -53,6 +53,7 @@ def dial(server: Listening, *subprotocols: str, path: str = "/$iothub/websocket"
         ssl=context,
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         proxy=None,
+        open_timeout=60,
         **options,
     )
 
@@ -123,7 +124,7 @@ async def test_without_tls_there_are_no_websockets() -> None:
     with pytest.raises(InvalidStatus) as caught:
         await connect(f"ws://{host}:{port}/", subprotocols=[Subprotocol("mqtt")], proxy=None)
     assert caught.value.response.status_code == 404
-    await listener.drain(5)
+    await listener.drain(30)
 
 
 async def test_permessage_deflate_is_not_negotiated() -> None:
@@ -255,7 +256,7 @@ async def test_frames_are_a_byte_stream() -> None:
 
 async def test_ping_is_answered() -> None:
     async with serving() as server, dial(server, "mqtt") as client:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             await (await client.ping(b"are you there"))
 
 
@@ -361,7 +362,7 @@ async def test_tcp_ends_without_a_close_frame() -> None:
 
 async def test_drain_says_going_away() -> None:
     async with serving(echo=False) as server, dial(server, "mqtt") as client:
-        await server.listener.drain(5)
+        await server.listener.drain(30)
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 1001
@@ -375,7 +376,7 @@ async def test_drain_lets_the_protocol_inside_finish() -> None:
             self.transport.close()
 
     async with serving(mqtt=lambda peer: Finishing("mqtt", peer, echo=False)) as server, dial(server, "mqtt") as client:
-        await server.listener.drain(5)
+        await server.listener.drain(30)
         assert await client.recv() == b"goodbye"
         with pytest.raises(ConnectionClosed):
             await client.recv()

@@ -86,19 +86,19 @@ def test_paragraphs_keep_their_distance_but_not_from_a_heading(narrator, capsys)
 def test_what_runs_beside_is_told_line_by_line(narrator, capsys):
     script = "print('ready \\x1b[2J', flush=True); print('more', flush=True); print('done', flush=True)"
     with narrator.accompany("beside", python(script)) as companion:
-        assert companion.tell("ready", 10) == "ready \\x1b[2J"
+        assert companion.tell("ready", 60) == "ready \\x1b[2J"
         assert capsys.readouterr().out == "\n  $ beside\n  ready \\x1b[2J\n"
-        assert companion.tell("done", 10, quiet=True) == "done"
+        assert companion.tell("done", 60, quiet=True) == "done"
         assert capsys.readouterr().out == ""
-        assert companion.end(10) == 0
+        assert companion.end(60) == 0
         with pytest.raises(CommandError, match="`beside` did not print `again`, but nothing"):
-            companion.tell("again", 10)
+            companion.tell("again", 60)
 
 
 def test_what_runs_beside_says_something_else_and_is_ended(narrator):
     script = "import time; print('other', flush=True); time.sleep(60)"
     with narrator.accompany("beside", python(script)) as companion:
-        companion.tell("other", 10)
+        companion.tell("other", 60)
         with pytest.raises(CommandError, match="did not print `ready`"):
             companion.tell("ready", 0.05)
         assert companion.end(0.05) is None
