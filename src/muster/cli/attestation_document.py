@@ -67,7 +67,8 @@ def read_certificate(file: Path) -> EnrolledCertificate:
         first = read_certificates(content)[0]
         facts = parse_certificate(first)
     except CertificateFormatError as error:
-        advice = "the key stays on the device: give the .pem with the certificate" if b"KEY" in content else ""
+        keys = b"KEY" in content or "PFX" in str(error)
+        advice = "the key stays on the device: give the .pem with the certificate" if keys else ""
         raise CommandError(f"{file} is not a certificate: {error}", advice) from error
     return EnrolledCertificate(base64.b64encode(first).decode("ascii"), facts.common_name, facts.is_ca)
 

@@ -85,7 +85,8 @@ def export(
         require_free([out], force=force)
     secret = choose_pass_phrase(pass_phrase, pass_phrase_file, ask=ask)
     if (form is Form.PFX) != (secret is not None):
-        raise typer.BadParameter("pfx, and nothing else, needs a pass phrase: --pass-phrase-file or --ask")
+        problem = "is for pfx alone" if secret is not None else "is needed for pfx: --pass-phrase-file or --ask"
+        raise typer.BadParameter(f"a pass phrase {problem}")
     with told():
         directory = ca_directory(ca_dir)
         chain = _chain(directory, name)

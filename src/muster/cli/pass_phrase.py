@@ -3,6 +3,9 @@
 Not here: what is encrypted with them.
 """
 
+import getpass
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +27,7 @@ def choose_pass_phrase(text: str | None, file: Path | None, *, ask: bool = False
         more = f"{prefix}-file and --ask" if ask else f"{prefix}-file"
         raise typer.BadParameter(f"give only one of {prefix}, {more}")
     if ask:
-        text = typer.prompt("Pass phrase", hide_input=True, confirmation_prompt=True)
+        text = _prompt("Pass phrase", confirm=True)
     if file is not None:
         text = first_line(file)
     if text == "":
@@ -56,10 +59,28 @@ def unlock(read: Callable[[str | None], T], given: str | None, what: str) -> T:
         if given is not None:
             raise CommandError(f"{what}: {error}") from error
     try:
-        given = typer.prompt(f"Pass phrase of {what}", hide_input=True)
+        given = _prompt(f"Pass phrase of {what}")
     except typer.Abort:
         raise CommandError(f"{what} needs a pass phrase", "give it with an option: see --help") from None
     try:
         return read(given)
     except PassPhraseError as error:
         raise CommandError(f"{what}: {error}") from error
+
+
+def _prompt(text: str, *, confirm: bool = False) -> str:
+    """Ask a person, or read standard input where there is no terminal. Raises typer.Abort on Ctrl-C, and
+    CommandError when nothing comes.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return str(typer.prompt(text, hide_input=True, confirmation_prompt=confirm, err=True))
+    except getpass.GetPassWarning:
+        line = sys.stdin.readline()
+        print(file=sys.stderr)
+        if not line:
+            raise CommandError(
+                "there is no terminal to ask on", "give the pass phrase by an option: see --help"
+            ) from None
+        return line.rstrip("\r\n")

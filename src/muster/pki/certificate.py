@@ -30,6 +30,9 @@ LARGEST_CERTIFICATE = 32 * 1024
 """Bytes of DER that are read. Reading takes time by the byte, and a device need not have proved anything before."""
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_PFX = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..|\x83...)\x02\x01\x03", re.DOTALL)
+"""How a PKCS#12 file begins: a sequence, and in it version 3 (RFC 7292 4)."""
+
 _PEM_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 
 _REMEMBERED = 128
@@ -212,6 +215,8 @@ def _read_certificate(data: bytes) -> Certificate:
     outer = der.read_element(data, 0, len(data))
     if outer[2] != len(data):
         raise der.DerError(f"{len(data) - outer[2]} bytes follow its end")
+    if _PFX.match(data):
+        raise der.DerError("it is a PFX file, which holds keys too")
     body, signature_algorithm, _ = _exactly(3, der.read_sequence(data, outer))
     fields = der.read_sequence(data, body)
     version = 1

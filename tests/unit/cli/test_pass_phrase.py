@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -41,6 +44,25 @@ def test_it_is_asked_for_twice():
     assert answers == ["typed"]
     assert "typed" not in output
     assert asked(choose, "typed\nmistyped\n")[0] == []
+
+
+def test_without_a_terminal_it_is_read_from_standard_input(tmp_path):
+    program = (
+        "from muster.cli.pass_phrase import choose_pass_phrase;"
+        "print(choose_pass_phrase(None, None, ask=True) == 'typed')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "True\n")
+    assert result.stderr == "Pass phrase:\n"
 
 
 @pytest.mark.parametrize("ask", [False, True])

@@ -483,7 +483,7 @@ def pfx():
         (b"\xff\xfe\x00", "neither PEM, nor base64, nor DER"),
         (b"\x80abc", "neither PEM, nor base64, nor DER"),
         (b"\x30\x03abc", "not an X.509 certificate"),
-        (pfx(), "not an X.509 certificate"),
+        (pfx(), "not an X.509 certificate: it is a PFX file"),
         (LEAF.key_pem, "no certificate, but PRIVATE KEY"),
         (PEM.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "no certificate, but CERTIFICATE REQUEST"),
         (PEM.split("-----END")[0], "an unfinished PEM block"),
