@@ -110,6 +110,14 @@ async def test_the_list_of_enrollments_says_where_it_is(portal: Portal) -> None:
     assert "There is no individual enrollment yet" in text
 
 
+async def test_an_enrollment_without_certificates_says_how_it_attests(services: Services, portal: Portal) -> None:
+    await services.enroll_by("keyed", {"type": "symmetricKey"})
+    assert "keyed Symmetric key enabled never registered" in words(await page(portal, "/enrollments"))
+    text = words(await page(portal, "/enrollments/individual?registrationId=keyed"))
+    assert "Attestation Symmetric key" in text
+    assert "Certificates" not in text
+
+
 async def test_an_enrollment_is_listed_with_its_state(services: Services, portal: Portal) -> None:
     await enroll(services, "Pump-01", self_signed("Pump-01"))
     await enroll(services, "soon", certificate_of("soon", days=12), provisioningStatus="disabled")
