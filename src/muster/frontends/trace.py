@@ -149,10 +149,15 @@ class TracedConnection:
 
 
 def load_trace(path: Path | str) -> list[TracedConnection]:
-    """The connections of a trace, in the order of their start. Raises ValueError naming a line that is none."""
+    """The connections of a trace, in the order of their start. Raises ValueError naming a line that is none.
+
+    A last line that is still being written, or was when the server was killed, does not count yet.
+    """
     connections: dict[int, TracedConnection] = {}
     decoder = msgspec.json.Decoder(TraceLine)
-    for number, text in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    for number, text in enumerate(Path(path).read_bytes().splitlines(keepends=True), start=1):
+        if not text.endswith(b"\n"):
+            break
         try:
             line = decoder.decode(text)
             if line.peer is not None:

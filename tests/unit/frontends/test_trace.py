@@ -184,3 +184,10 @@ def test_a_line_that_is_no_trace(tmp_path, line, fault):
     path.write_text('{"connection":1,"time":1,"peer":"one"}\n' + line + "\n")
     with pytest.raises(ValueError, match=fault):
         load_trace(path)
+
+
+@pytest.mark.parametrize("unfinished", ["{", '{"connection":1,"time":2,"closed":true}'])
+def test_a_last_line_that_is_being_written_does_not_count_yet(tmp_path, unfinished):
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"connection":1,"time":1,"peer":"one"}\n' + unfinished)
+    assert load_trace(path) == [TracedConnection(1, "one", 1, [])]
