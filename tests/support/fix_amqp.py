@@ -4,7 +4,6 @@
 says which addresses there are beside ``$cbs``. What a connection sends is read with the wire core's decoder.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -40,77 +39,30 @@ from muster.wire.amqp_performatives import (
 )
 from muster.wire.amqp_types import Ulong, Value
 from tests.support.fix_services import KEY, Services
+from tests.support.memory_transport import MemoryClient
 
 HUB_HOST = "hub.example.net"
 AMQP = ProtocolHeader(0)
 SASL = ProtocolHeader(3)
 
 _HOUR = 3600
-_WAIT_SECONDS = 30.0
 
 C = TypeVar("C", bound=Composite)
 
 
-class AmqpTransport(asyncio.Transport):
-    """Keeps what is written; tells its protocol of the end as a socket does, soon after."""
-
-    def __init__(self, protocol: asyncio.Protocol, written: Callable[[], None]) -> None:
-        super().__init__()
-        self._protocol = protocol
-        self._written = written
-        self.output = bytearray()
-        self.reading = True
-        self.closing = False
-        self.aborted = False
-
-    def write(self, data: Any) -> None:
-        if not self.closing:
-            self.output += data
-            self._written()
-
-    def close(self) -> None:
-        if not self.closing:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self._lose)
-
-    def abort(self) -> None:
-        self.aborted = True
-        self.close()
-
-    def _lose(self) -> None:
-        self._protocol.connection_lost(None)
-        self._written()
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-        self._written()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-
-class AmqpClient:
-    """One connection. What it received and nobody took yet is in ``inbox``: protocol headers, and bodies of frames.
+class AmqpClient(MemoryClient):
+    """One connection; ``inbox`` has protocol headers, and bodies of frames.
 
     Transfers come as ``(Transfer, payload)``. Everything is on channel 0 unless ``send`` is told another.
     """
 
     def __init__(self, protocol: AmqpProtocol, token: Callable[..., str]) -> None:
+        super().__init__(protocol)
         self.protocol = protocol
         self.token = token
-        self._changed = asyncio.Event()
-        self.transport = AmqpTransport(protocol, self._changed.set)
-        self.inbox: list[Any] = []
         self._reader = FrameReader()
         self._next_delivery = 0
         self._handles = 0
-        protocol.connection_made(self.transport)
 
     async def send(self, *items: Composite | ProtocolHeader | Frame | bytes, channel: int = 0) -> None:
         """Send all in one read."""
@@ -152,17 +104,6 @@ class AmqpClient:
                 continue
             return item
 
-    async def is_closed(self) -> None:
-        """The server must end the connection, without another word."""
-        await self._until(lambda: self.transport.closing)
-        self._take_output()
-        assert not self.inbox, f"{self.inbox} came before the end"
-
-    async def leave(self) -> None:
-        """The client's end of the connection goes away, without a close."""
-        self.transport.abort()
-        await asyncio.sleep(0)
-
     def _take_output(self) -> bool:
         if self.transport.output:
             for item in self._reader.receive(bytes(self.transport.output)):
@@ -173,12 +114,6 @@ class AmqpClient:
                     self.inbox.append(item.body if isinstance(item, Frame) else item)
             self.transport.output.clear()
         return bool(self.inbox)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(_WAIT_SECONDS):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
     # What clients do
 

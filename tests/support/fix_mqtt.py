@@ -19,6 +19,7 @@ from muster.frontends.mqtt.front_end import MqttFrontEnd
 from muster.wire.mqtt_decoder import decode_all
 from muster.wire.mqtt_packets import Connack, Connect, Packet, Puback, Publish, Suback, Subscribe
 from tests.support.fix_services import ID_SCOPE, Services
+from tests.support.memory_transport import MemoryClient
 
 HUB_HOST = "hub.example.net"
 
@@ -35,62 +36,12 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0)
 
 
-class MemoryTransport(asyncio.Transport):
-    """Keeps what is written; tells its protocol of the end as a socket does, soon after.
-
-    Unless the peer ``is_gone``, without a trace: then a socket that is closed waits for it.
-    """
-
-    def __init__(self, protocol: asyncio.Protocol, written: Callable[[], None]) -> None:
-        super().__init__()
-        self._protocol = protocol
-        self._written = written
-        self.output = bytearray()
-        self.reading = True
-        self.closing = False
-        self.is_gone = False
-
-    def write(self, data: Any) -> None:
-        if not self.closing:  # as a socket that is gone, it forgets what comes too late
-            self.output += data
-            self._written()
-
-    def close(self) -> None:
-        self._end()
-
-    def abort(self) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        if not self.closing:
-            self.closing = True
-            if not self.is_gone:
-                asyncio.get_running_loop().call_soon(self._lose)
-
-    def _lose(self) -> None:
-        self._protocol.connection_lost(None)
-        self._written()
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-        self._written()
-
-
-class MqttClient:
-    """One connection. What it received and nobody took yet is in ``inbox``."""
+class MqttClient(MemoryClient):
+    """One connection; ``inbox`` has packets."""
 
     def __init__(self, protocol: MqttProtocol) -> None:
+        super().__init__(protocol)
         self.protocol = protocol
-        self._changed = asyncio.Event()
-        self.transport = MemoryTransport(protocol, self._changed.set)
-        self.inbox: list[Packet] = []
-        protocol.connection_made(self.transport)
 
     async def send(self, *packets: Packet | bytes, piece: int | None = None) -> None:
         """Send all in one read, or ``piece`` bytes a read."""
@@ -114,28 +65,11 @@ class MqttClient:
         assert (await self.receive(Connack)).values() == (code, False)
         await self.is_closed()
 
-    async def is_closed(self) -> None:
-        """The server must close the connection, without another word."""
-        await self._until(lambda: self.transport.closing)
-        self._take_output()
-        assert not self.inbox, f"{self.inbox} came before the end"
-
-    async def leave(self) -> None:
-        """The client's end of the connection goes away, without a DISCONNECT."""
-        self.transport.abort()
-        await asyncio.sleep(0)
-
     def _take_output(self) -> bool:
         if self.transport.output:
             self.inbox += decode_all(bytes(self.transport.output))
             self.transport.output.clear()
         return bool(self.inbox)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(_WAIT_SECONDS):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
     # What devices do.
 

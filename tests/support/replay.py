@@ -31,10 +31,11 @@ from muster.wire.mqtt_decoder import decode, decode_remaining_length
 from muster.wire.mqtt_packets import Packet, Publish
 from tests.support.fix_amqp import amqp_front_end
 from tests.support.fix_arm import TOKEN_KEY
-from tests.support.fix_mqtt import MemoryTransport, mqtt_front_end
+from tests.support.fix_mqtt import mqtt_front_end
 from tests.support.fix_pki import NOW, self_signed
 from tests.support.fix_services import ID_SCOPE, KEY, Services
 from tests.support.fix_tpm import software_tpm
+from tests.support.memory_transport import MemoryTransport
 from tests.support.trace_amqp import AmqpTrace, frame_length
 from tests.support.trace_text import HttpMessage, Step, mqtt_packet, parse
 
