@@ -20,6 +20,7 @@ from muster.cli.doctor import add_doctor, read_chain
 from muster.cli.failure import CommandError
 from muster.cli.output import Format, print_json, printable, record_text
 from muster.cli.pass_phrase import choose_pass_phrase
+from muster.cli.registration_ids import require_registration_id
 
 if TYPE_CHECKING:
     from muster.domain.report import Check
@@ -153,11 +154,7 @@ def _now() -> int:
 
 
 def _require_name(name: str) -> None:
-    from muster.domain.registration_id import registration_id_problem
-
-    problem = registration_id_problem(name)
-    if problem is not None:
-        raise CommandError(f"{printable(name)!r} cannot be a registration id: {problem}")
+    require_registration_id(name)
     if len(name) > _COMMON_NAME_LENGTH:
         raise CommandError(
             f"the name has {len(name)} characters; a common name has at most {_COMMON_NAME_LENGTH}",

@@ -31,6 +31,7 @@ from muster.cli.failure import CommandError
 from muster.cli.option_records import with_records
 from muster.cli.options import Output, ServerOptions
 from muster.cli.output import Format, print_json, printable, table_text
+from muster.cli.registration_ids import require_registration_id
 
 app = typer.Typer(
     help="Manage individual enrollments.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
@@ -85,7 +86,9 @@ def create(
     if not mechanism.mechanisms:
         raise typer.BadParameter("say how it attests: --certificate, --ca, --symmetric-key or --endorsement-key")
     name = registration_id or _name_in(certificate, mechanism.certificate)
-    _require_name(name)
+    require_registration_id(
+        name, "DPS compares it with the common name of the device's certificate: change both, if there is one"
+    )
     changes = changes_of(
         mechanism,
         twin,
@@ -190,18 +193,6 @@ def _name_in(file: Path | None, certificate: EnrolledCertificate | None) -> str:
     if not certificate.common_name:
         raise CommandError(f"{file} has no common name", "name the enrollment with --registration-id")
     return certificate.common_name
-
-
-def _require_name(registration_id: str) -> None:
-    """That it can be one: the path of a request cannot hold every text. Raises CommandError."""
-    from muster.domain.registration_id import registration_id_problem
-
-    problem = registration_id_problem(registration_id)
-    if problem is not None:
-        raise CommandError(
-            f"{printable(registration_id)!r} cannot be a registration id: {problem}",
-            "DPS compares it with the common name of the device's certificate: change both, if there is one",
-        )
 
 
 def _warn_of_common_name(file: Path, common_name: str | None, registration_id: str) -> None:

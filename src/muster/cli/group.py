@@ -31,6 +31,7 @@ from muster.cli.failure import CommandError
 from muster.cli.option_records import with_records
 from muster.cli.options import Output, ServerOptions
 from muster.cli.output import Format, print_json, printable, short_time, table_text
+from muster.cli.registration_ids import require_registration_id
 
 app = typer.Typer(help="Manage enrollment groups.", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
@@ -137,12 +138,9 @@ def derive_key(
 
     It is derived here from the group's primary key; JSON has the one of the secondary key too.
     """
-    from muster.domain.registration_id import registration_id_problem
     from muster.domain.sas import derive_device_key
 
-    problem = registration_id_problem(registration_id)
-    if problem is not None:
-        raise CommandError(f"{printable(registration_id)!r} cannot be a registration id: {problem}")
+    require_registration_id(registration_id)
     mechanism = GROUP.requests(server).keys(group_id)
     group_keys = mechanism.get("symmetricKey") or {}
     if not group_keys.get("primaryKey"):
